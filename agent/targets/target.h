@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a session writes, and how what it wrote becomes the volume. One
+// implementation for each kind of volume:
+//
+//   thin   a thin LV. Written to a stage (a thin snapshot NAME.stage) and
+//          committed by one LVM commit that swaps the thin id
+//          (`lvconvert --merge`), after the read-only snapshot NAME.gN of it.
+//   file   a regular file. Written to a copy NAME.stage (a reflink where the
+//          file system can) and committed by a rename.
+//   block  a plain block device. Written in place: there is no second place.
+//          Between the first write and the commit it is TORN, and the caller's
+//          record says so.
+//
+// The caller (agent/session.h) writes its record between the calls, so that
+// after a crash at any moment the same calls, made again with the tokens in
+// the record, lead out:
+//
+//   Inspect → CheckSeal → CreateStage → record → OpenStage → writes → record
+//   COMMITTING → Commit → record AT → Prune
+//
+// Tokens and seals are short opaque texts (under 400 bytes, printable ASCII)
+// that the target understands and the record keeps.
+//
+// Used by one thread at a time. Errors: kBusy names who holds the target,
+// kTargetUnsuitable what is wrong with it, kBaseMismatch that it is not, or no
+// longer, what the seal says, kIo the device and the command or offset.
+#ifndef SNAPSYNC_AGENT_TARGETS_TARGET_H_
+#define SNAPSYNC_AGENT_TARGETS_TARGET_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/block/block_device.h"
+
+namespace snapsync {
+
+struct TargetFacts {
+  // Which device or file this is, whatever its path is today: the LV's dm uuid,
+  // the disk's identity, or the file's path. Two targets never share one.
+  std::string identity;
+  uint64_t size = 0;  // bytes; for a file that does not exist yet: 0
+  // Nothing is on it that anybody could miss: no mapped block, no file, or no
+  // signature known to libblkid and zeroes in a sample of the blocks.
+  bool blank = false;
+  // It takes any size (a file); else the source has to fit into `size`.
+  bool grows = false;
+};
+
+class Target {
+ public:
+  virtual ~Target() = default;
+
+  // Writes go to the visible volume itself: it is TORN until the commit.
+  virtual bool in_place() const = 0;
+
+  // The target as it is now. Writes nothing. kBusy when it is mounted, held or
+  // open elsewhere.
+  virtual absl::StatusOr<TargetFacts> Inspect() = 0;
+
+  // Proves that the target is what the commit that returned `seal` left, and
+  // that nobody wrote to it since. Writes nothing. kBaseMismatch otherwise.
+  virtual absl::Status CheckSeal(const std::string& seal) = 0;
+
+  // Makes a new stage for a source of `size` bytes, with the contents of the
+  // target (when `from_base`; else contents do not matter, all of it will be
+  // written or zeroed). Removes a stage that an earlier session left under the
+  // same name. Returns the token under which it can be opened again.
+  virtual absl::StatusOr<std::string> CreateStage(uint64_t size,
+                                                  bool from_base) = 0;
+
+  // Opens the stage for writing. kBaseMismatch when it is not there any more.
+  virtual absl::StatusOr<std::unique_ptr<BlockWriter>> OpenStage(
+      const std::string& token) = 0;
+
+  // Makes the stage the volume, durably, as generation number `number`.
+  // Requires: the stage is flushed and no writer is open. `base_seal`, if not
+  // empty, is checked again first. Idempotent: called again after a crash at
+  // any moment within, or after it returned, it ends in the same state. kBusy
+  // (somebody opened the target meanwhile) leaves everything as it was.
+  // Returns the seal.
+  virtual absl::StatusOr<std::string> Commit(const std::string& token,
+                                             uint64_t number,
+                                             const std::string& base_seal) = 0;
+
+  // Removes the stage, if it is there; the target is what it was (in_place():
+  // what it is). Idempotent. An empty token: a stage left under our name.
+  virtual absl::Status RemoveStage(const std::string& token) = 0;
+
+  // Removes generation snapshots older than the newest `keep`, counted back
+  // from `number`. Never removes `number` itself.
+  virtual absl::Status Prune(uint64_t number, uint64_t keep) = 0;
+};
+
+// The target at `path` (kind "thin", "block" or "file"). `state_directory` is
+// where notes that must survive a crash are kept. Nothing is opened or checked
+// yet.
+std::unique_ptr<Target> MakeThinTarget(const std::string& path,
+                                       const std::string& state_directory);
+std::unique_ptr<Target> MakeBlockTarget(const std::string& path);
+std::unique_ptr<Target> MakeFileTarget(const std::string& path);
+
+}  // namespace snapsync
+
+#endif  // SNAPSYNC_AGENT_TARGETS_TARGET_H_
