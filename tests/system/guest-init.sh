@@ -47,7 +47,9 @@ ip link set lo up
 exec 3>/dev/ttyS0 4>/dev/ttyS1 5>/dev/ttyS2 8<>/dev/ttyS3
 for fd in 3 4 5; do stty raw -echo <&$fd; done
 
-# There is no udev: LVM looks through /dev itself and makes its nodes itself.
+# There is no udev: LVM looks through /dev itself and makes its nodes itself. In
+# its usual place, since programs may run LVM's with a clean environment.
+mkdir -p /etc/lvm
 echo 'config { checks=0 }
 devices { dir="/dev" scan=["/dev"] obtain_device_list_from_udev=0
   external_device_info_source="none" use_devicesfile=0 sysfs_scan=1
@@ -57,8 +59,8 @@ global { use_lvmpolld=0 use_lvmlockd=0 event_activation=0 notify_dbus=0
   thin_check_options=["-q"] }
 activation { udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0
   checks=0 thin_pool_autoextend_threshold=100 }
-backup { backup=1 archive=0 backup_dir="/run/uml/lvmbackup" }' > /run/uml/lvm.conf
-export LVM_SYSTEM_DIR=/run/uml DM_DISABLE_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1
+backup { backup=1 archive=0 backup_dir="/run/uml/lvmbackup" }' > /etc/lvm/lvm.conf
+export DM_DISABLE_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1
 export HOME=/root USER=root LOGNAME=root TMPDIR=/tmp UML_RUN=1
 unset TERM uml_run_dir mem umid uml_dir
 modprobe dm-thin-pool
