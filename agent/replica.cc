@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/replica.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+
+namespace snapsync {
+namespace {
+
+bool SamePlan(const SessionRequest& request, const SessionRecord& session) {
+  return request.plan_digest == session.plan_digest &&
+         request.base == session.base &&
+         request.generation == session.generation &&
+         request.chunk_count == session.chunk_count &&
+         request.source_size == session.source_size &&
+         request.replication == session.replication;
+}
+
+std::string Short(const Id128& id) {
+  return id.none() ? "none" : id.ToString().substr(0, 8);
+}
+
+}  // namespace
+
+Replica::Replica(ReplicaOptions options, std::unique_ptr<Target> target,
+                 SessionStore* store)
+    : options_(std::move(options)),
+      target_(std::move(target)),
+      store_(store) {}
+
+absl::StatusOr<TargetRecord> Replica::LoadRecord() {
+  SNAPSYNC_ASSIGN_OR_RETURN(std::optional<TargetRecord> record,
+                            store_->Load(options_.volume));
+  return record.value_or(TargetRecord{});
+}
+
+absl::Status Replica::Recover() {
+  absl::MutexLock lock(&mutex_);
+  SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
+  if (record.state != TargetState::kCommitting) return absl::OkStatus();
+  return FinishCommit(std::move(record)).status();
+}
+
+void Replica::DropLive() {
+  if (live_ == nullptr) return;
+  live_->Fence();
+  live_.reset();
+  live_id_ = Id128{};
+}
+
+absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
+                                           const std::string& peer) {
+  absl::MutexLock lock(&mutex_);
+  SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
+  if (record.state == TargetState::kCommitting) {
+    SNAPSYNC_RETURN_IF_ERROR(FinishCommit(record).status());
+    SNAPSYNC_ASSIGN_OR_RETURN(record, LoadRecord());
+  }
+  for (const GenerationRecord& generation : record.generations) {
+    if (generation.generation == request.generation &&
+        generation.plan_digest == request.plan_digest) {
+      SessionGrant grant;
+      grant.committed = true;
+      grant.watermark = request.chunk_count;
+      grant.number = generation.number;
+      return grant;
+    }
+  }
+  const bool resumes =
+      record.session.has_value() && SamePlan(request, *record.session);
+  if (live_ != nullptr && live_->active() &&
+      (!resumes || live_peer_ != peer)) {
+    return Error(Reason::kBusy,
+                 "volume " + options_.volume + " is being written by " +
+                     live_peer_ + " (replication " +
+                     record.session->replication + ", from " +
+                     record.session->source + "); try again later");
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(const TargetFacts facts, target_->Inspect());
+  if (resumes && facts.identity == record.identity &&
+      !record.session->stage.empty()) {
+    DropLive();
+    absl::StatusOr<SessionGrant> grant = Resume(record);
+    if (grant.ok()) live_peer_ = peer;
+    // The stage is gone: what was sent is lost, but nothing else. Anew.
+    if (grant.ok() || ReasonOf(grant.status()) != Reason::kBaseMismatch) {
+      return grant;
+    }
+    Log(Severity::kWarning, "volume " + options_.volume + ": " +
+                                std::string(MessageOf(grant.status())) +
+                                "; the session starts again");
+  }
+  SNAPSYNC_RETURN_IF_ERROR(CheckOpen(request, facts, record));
+  DropLive();
+  SNAPSYNC_RETURN_IF_ERROR(EndSession(record));
+  record.identity = facts.identity;
+  return Begin(request, peer, std::move(record));
+}
+
+absl::Status Replica::CheckOpen(const SessionRequest& request,
+                                const TargetFacts& facts,
+                                TargetRecord& record) {
+  const std::string volume = "volume " + options_.volume;
+  const bool may_overwrite = request.covers_all && request.allow_overwrite;
+  if (!facts.grows && request.source_size > facts.size) {
+    return Error(Reason::kTargetUnsuitable,
+                 volume + ": the target has " + std::to_string(facts.size) +
+                     " bytes, the source " +
+                     std::to_string(request.source_size) +
+                     "; grow the target (lvextend) and try again");
+  }
+  if (request.generation.none() || request.chunk_count == 0) {
+    return Error(Reason::kOther, volume + ": the request names no generation "
+                                          "or an empty plan");
+  }
+  const bool empty =
+      record.generation.none() && record.state != TargetState::kTorn;
+  if (record.state != TargetState::kEmpty &&
+      record.identity != facts.identity) {
+    if (!may_overwrite) {
+      return Error(Reason::kTargetUnsuitable,
+                   volume + ": its path is now " + facts.identity +
+                       ", but the replica was on " + record.identity +
+                       "; if that is meant, a full sync with --allow-full "
+                       "starts anew");
+    }
+    // What is known speaks of another device; its stage must not be touched.
+    record = TargetRecord{};
+    return absl::OkStatus();
+  }
+  if (!record.replication.empty() &&
+      record.replication != request.replication && !may_overwrite) {
+    return Error(Reason::kTargetUnsuitable,
+                 volume + ": it is the replica of replication \"" +
+                     record.replication + "\", not of \"" +
+                     request.replication +
+                     "\"; choose another volume, or start anew with "
+                     "--allow-full");
+  }
+  if (record.state == TargetState::kTorn) {
+    // Whatever the torn session wrote has to be covered; a delta from the old
+    // generation does not know about it.
+    if (request.covers_all) return absl::OkStatus();
+    return Error(Reason::kBaseMismatch,
+                 volume + ": torn between generation " +
+                     Short(record.generation) + " and " +
+                     Short(record.session->generation) +
+                     "; resume that session, or a full sync heals it");
+  }
+  if (!request.base.none()) {
+    if (request.base != record.generation) {
+      return Error(Reason::kBaseMismatch,
+                   volume + ": holds generation " + Short(record.generation) +
+                       ", the sender's base is " + Short(request.base));
+    }
+    return target_->CheckSeal(record.seal);
+  }
+  if (facts.blank && empty) return absl::OkStatus();
+  if (may_overwrite) return absl::OkStatus();
+  if (!empty) {
+    return Error(Reason::kBaseMismatch,
+                 volume + ": holds generation " + Short(record.generation) +
+                     " but the sender has no base for it; --allow-full sends "
+                     "everything again");
+  }
+  if (request.covers_all) {
+    return Error(Reason::kTargetUnsuitable,
+                 volume + ": the target is not empty; if what is on it may be "
+                          "overwritten, say --allow-full");
+  }
+  return Error(Reason::kBaseMismatch,
+               volume + ": the target is not empty any more; plan again");
+}
+
+absl::Status Replica::EndSession(TargetRecord& record) {
+  if (!record.session.has_value()) return absl::OkStatus();
+  Log(Severity::kInfo, "volume " + options_.volume +
+                           ": the session towards generation " +
+                           Short(record.session->generation) + " ends");
+  SNAPSYNC_RETURN_IF_ERROR(target_->RemoveStage(record.session->stage));
+  if (record.state == TargetState::kTorn) return absl::OkStatus();
+  record.session.reset();
+  record.state =
+      record.generation.none() ? TargetState::kEmpty : TargetState::kAt;
+  return store_->Save(options_.volume, record);
+}
+
+absl::StatusOr<SessionGrant> Replica::Begin(const SessionRequest& request,
+                                            const std::string& peer,
+                                            TargetRecord record) {
+  SessionRecord session;
+  session.id = Id128::Random();
+  session.base = request.base;
+  session.generation = request.generation;
+  session.replication = request.replication;
+  session.source = request.source;
+  session.owner = peer;
+  session.source_size = request.source_size;
+  session.plan_digest = request.plan_digest;
+  session.chunk_count = request.chunk_count;
+  record.session = session;
+  record.state =
+      target_->in_place() ? TargetState::kTorn : TargetState::kFilling;
+  SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      record.session->stage,
+      target_->CreateStage(request.source_size, !request.base.none()));
+  SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+  SNAPSYNC_ASSIGN_OR_RETURN(const SessionGrant grant, Resume(record));
+  live_peer_ = peer;
+  return grant;
+}
+
+absl::StatusOr<SessionGrant> Replica::Resume(const TargetRecord& record) {
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      std::unique_ptr<Journal> journal,
+      store_->OpenJournal(options_.volume, record.session->id));
+  SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<BlockWriter> writer,
+                            target_->OpenStage(record.session->stage));
+  live_ = std::make_shared<Session>(std::move(writer), std::move(journal),
+                                    record.session->source_size,
+                                    record.session->chunk_count);
+  live_id_ = Id128::Random();
+  SessionGrant grant;
+  grant.session = live_id_;
+  grant.watermark = live_->progress().watermark;
+  grant.digest = live_->progress().digest;
+  return grant;
+}
+
+absl::StatusOr<std::shared_ptr<Session>> Replica::Find(
+    const Id128& id, const std::string& peer) {
+  absl::MutexLock lock(&mutex_);
+  if (live_ == nullptr || id != live_id_ || peer != live_peer_) {
+    return Error(Reason::kConnection,
+                 "volume " + options_.volume +
+                     ": the session is not open here any more; open it again");
+  }
+  return live_;
+}
+
+absl::StatusOr<Receipt> Replica::Commit(const CommitRequest& request,
+                                        const std::string& peer) {
+  absl::MutexLock lock(&mutex_);
+  if (live_ == nullptr || request.session != live_id_ || peer != live_peer_) {
+    return Error(Reason::kConnection,
+                 "volume " + options_.volume +
+                     ": the session is not open here any more; open it again");
+  }
+  SNAPSYNC_RETURN_IF_ERROR(
+      live_->CheckComplete(request.chunk_count, request.digest));
+  SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
+  // From here on the writer is closed: the switch needs the stage unused.
+  DropLive();
+  record.state = TargetState::kCommitting;
+  SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+  return FinishCommit(std::move(record));
+}
+
+absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
+  const SessionRecord session = *record.session;
+  const uint64_t number = record.number + 1;
+  // A full session covers everything: what the target held does not matter.
+  const std::string base_seal = session.base.none() ? "" : record.seal;
+  absl::StatusOr<std::string> seal =
+      target_->Commit(session.stage, number, base_seal);
+  if (!seal.ok()) {
+    if (ReasonOf(seal.status()) == Reason::kBaseMismatch &&
+        !target_->in_place()) {
+      // Somebody wrote to the target in the meantime, or the stage is gone.
+      // The target stays as it is; the next sync is told so.
+      record.state = TargetState::kFilling;
+      SNAPSYNC_RETURN_IF_ERROR(EndSession(record));
+    }
+    return seal.status();
+  }
+  record.state = TargetState::kAt;
+  record.replication = session.replication;
+  record.generation = session.generation;
+  record.number = number;
+  record.seal = *std::move(seal);
+  record.session.reset();
+  record.generations.push_back({session.generation, number,
+                                session.source_size, session.plan_digest,
+                                options_.unix_seconds()});
+  if (record.generations.size() > TargetRecord::kGenerationsKept) {
+    record.generations.erase(record.generations.begin());
+  }
+  SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+  if (absl::Status s = target_->Prune(number, options_.keep); !s.ok()) {
+    Log(Severity::kWarning, "volume " + options_.volume +
+                                ": an old generation was not removed: " +
+                                std::string(MessageOf(s)));
+  }
+  return Receipt{record.generation, record.number};
+}
+
+absl::Status Replica::Abort(const std::string& peer) {
+  absl::MutexLock lock(&mutex_);
+  SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
+  if (record.state == TargetState::kCommitting) {
+    return FinishCommit(std::move(record)).status();
+  }
+  if (live_ != nullptr && live_->active() && live_peer_ != peer) {
+    return Error(Reason::kBusy, "volume " + options_.volume +
+                                    " is being written by " + live_peer_);
+  }
+  DropLive();
+  return EndSession(record);
+}
+
+absl::StatusOr<VolumeState> Replica::Describe() {
+  absl::MutexLock lock(&mutex_);
+  SNAPSYNC_ASSIGN_OR_RETURN(const TargetRecord record, LoadRecord());
+  VolumeState state;
+  state.name = options_.volume;
+  state.kind = options_.kind;
+  state.state = std::string(NameOf(record.state));
+  state.replication = record.replication;
+  state.generation = record.generation;
+  state.number = record.number;
+  const absl::StatusOr<TargetFacts> facts = target_->Inspect();
+  if (facts.ok()) {
+    state.size = facts->size;
+    state.blank = facts->blank;
+    state.grows = facts->grows;
+  } else {
+    state.problem = std::string(MessageOf(facts.status()));
+  }
+  return state;
+}
+
+}  // namespace snapsync

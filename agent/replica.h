@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One volume of the agent and its state machine: opens sessions into it, commits
+// them, and after a crash goes on where the record says (docs/reliability.md has
+// the states and the order of every write).
+//
+//   EMPTY ──┐                        ┌─────── commit ────────┐
+//   AT(g) ──┴─ open ─▶ FILLING(g→h) ─┴▶ COMMITTING(g→h) ─▶ AT(h)
+//                        (TORN(g→h) when the target is written in place)
+//
+// Thread-safe: opening, committing and describing exclude each other; segments
+// run beside them.
+#ifndef SNAPSYNC_AGENT_REPLICA_H_
+#define SNAPSYNC_AGENT_REPLICA_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "agent/session.h"
+#include "agent/session_store.h"
+#include "agent/targets/target.h"
+#include "common/transfer/session_protocol.h"
+
+namespace snapsync {
+
+struct ReplicaOptions {
+  std::string volume;
+  std::string kind;
+  uint64_t keep = 3;                      // generation snapshots
+  std::function<int64_t()> unix_seconds;  // the wall clock, for people
+};
+
+class Replica {
+ public:
+  // `store` must outlive it.
+  Replica(ReplicaOptions options, std::unique_ptr<Target> target,
+          SessionStore* store);
+
+  // Finishes a commit that a crash interrupted. Called once before the others;
+  // an error is logged by the caller and met again by the next Open().
+  absl::Status Recover();
+
+  // See session_protocol.h. `peer` is the name in the peer's certificate.
+  //   kBaseMismatch       the base is not what the target holds, or somebody
+  //                       wrote to the target since
+  //   kTargetUnsuitable   size, kind, another device, or not empty
+  //   kBusy               held by somebody, or another session is under way
+  absl::StatusOr<SessionGrant> Open(const SessionRequest& request,
+                                    const std::string& peer);
+
+  // The session that `id` was granted for, as long as no later Open() made it
+  // void.
+  absl::StatusOr<std::shared_ptr<Session>> Find(const Id128& id,
+                                                const std::string& peer);
+
+  absl::StatusOr<Receipt> Commit(const CommitRequest& request,
+                                 const std::string& peer);
+
+  // Gives the open session up: the stage goes, the target is what it was. A
+  // torn target stays torn.
+  absl::Status Abort(const std::string& peer);
+
+  absl::StatusOr<VolumeState> Describe();
+
+ private:
+  absl::StatusOr<TargetRecord> LoadRecord()
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckOpen(const SessionRequest& request,
+                         const TargetFacts& facts, TargetRecord& record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<SessionGrant> Begin(const SessionRequest& request,
+                                     const std::string& peer,
+                                     TargetRecord record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<SessionGrant> Resume(const TargetRecord& record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status EndSession(TargetRecord& record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Receipt> FinishCommit(TargetRecord record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropLive() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Constant after construction.
+  const ReplicaOptions options_;
+  const std::unique_ptr<Target> target_;
+  SessionStore* const store_;
+
+  absl::Mutex mutex_;
+  std::shared_ptr<Session> live_ ABSL_GUARDED_BY(mutex_);
+  Id128 live_id_ ABSL_GUARDED_BY(mutex_);
+  std::string live_peer_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace snapsync
+
+#endif  // SNAPSYNC_AGENT_REPLICA_H_

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/session.h"
+
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+
+namespace snapsync {
+
+Session::Session(std::unique_ptr<BlockWriter> writer,
+                 std::unique_ptr<Journal> journal, uint64_t source_size,
+                 uint64_t chunk_count)
+    : writer_(std::move(writer)),
+      source_size_(source_size),
+      chunk_count_(chunk_count),
+      progress_{journal->last().watermark, journal->last().digest},
+      journal_(std::move(journal)) {}
+
+absl::StatusOr<std::unique_ptr<Session::Segment>> Session::StartSegment(
+    uint64_t first) {
+  absl::MutexLock lock(&mutex_);
+  if (!status_.ok()) return status_;
+  if (first < progress_.watermark || first >= chunk_count_ ||
+      in_flight_.contains(first)) {
+    return Error(Reason::kConnection,
+                 "segment at chunk " + std::to_string(first) +
+                     " is out of turn: the watermark is " +
+                     std::to_string(progress_.watermark) + " of " +
+                     std::to_string(chunk_count_));
+  }
+  in_flight_.insert(first);
+  return std::unique_ptr<Segment>(new Segment(this, first));
+}
+
+SegmentAck Session::progress() const {
+  absl::MutexLock lock(&mutex_);
+  return progress_;
+}
+
+bool Session::active() const {
+  absl::MutexLock lock(&mutex_);
+  return !in_flight_.empty();
+}
+
+absl::Status Session::status() const {
+  absl::MutexLock lock(&mutex_);
+  return status_;
+}
+
+absl::Status Session::CheckComplete(uint64_t chunk_count,
+                                    const Digest256& digest) {
+  absl::MutexLock lock(&mutex_);
+  if (!status_.ok()) return status_;
+  if (chunk_count != chunk_count_ || progress_.watermark != chunk_count_ ||
+      !in_flight_.empty()) {
+    return Error(Reason::kVerification,
+                 "the session is not complete: " +
+                     std::to_string(progress_.watermark) + " of " +
+                     std::to_string(chunk_count_) +
+                     " chunks are durable, the sender says it sent " +
+                     std::to_string(chunk_count));
+  }
+  if (digest != progress_.digest) {
+    return Error(Reason::kVerification,
+                 "the digest over all chunks is not the sender's: what "
+                 "arrived is not what was sent");
+  }
+  return absl::OkStatus();
+}
+
+void Session::Fence() {
+  absl::MutexLock write_lock(&write_mutex_);
+  absl::MutexLock lock(&mutex_);
+  if (status_.ok()) {
+    status_ = Error(Reason::kConnection,
+                    "the session was opened again or superseded");
+  }
+}
+
+absl::Status Session::Fail(const absl::Status& status) {
+  absl::MutexLock lock(&mutex_);
+  if (status_.ok()) status_ = status;
+  return status;
+}
+
+absl::Status Session::WriteBatch(std::span<const WriteOperation> writes,
+                                 const ExtentList& zeroes) {
+  absl::ReaderMutexLock write_lock(&write_mutex_);
+  SNAPSYNC_RETURN_IF_ERROR(status());
+  if (!writes.empty()) {
+    if (absl::Status s = writer_->Write(writes); !s.ok()) return Fail(s);
+  }
+  for (const Extent& extent : zeroes.extents()) {
+    if (absl::Status s = writer_->Zero(extent); !s.ok()) return Fail(s);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SegmentAck> Session::MakeDurable(
+    uint64_t first, const std::vector<Checksum128>& checksums) {
+  SegmentAck ack;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto my_turn = [this, first]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return !status_.ok() || *in_flight_.begin() == first;
+    };
+    mutex_.Await(absl::Condition(&my_turn));
+    if (!status_.ok()) return status_;
+    if (progress_.watermark != first) {
+      return Error(Reason::kConnection,
+                   "the segment before chunk " + std::to_string(first) +
+                       " did not arrive whole");
+    }
+    ack = progress_;
+  }
+  ack.watermark += checksums.size();
+  for (const Checksum128& checksum : checksums) {
+    ack.digest = ExtendSessionDigest(ack.digest, checksum);
+  }
+  absl::ReaderMutexLock write_lock(&write_mutex_);
+  SNAPSYNC_RETURN_IF_ERROR(status());
+  // The order is the promise: data, then the watermark that speaks of it.
+  if (absl::Status s = writer_->Flush(); !s.ok()) return Fail(s);
+  if (absl::Status s = journal_->Append({ack.watermark, ack.digest}); !s.ok()) {
+    return Fail(s);
+  }
+  absl::MutexLock lock(&mutex_);
+  progress_ = ack;
+  return ack;
+}
+
+void Session::Leave(uint64_t first) {
+  absl::MutexLock lock(&mutex_);
+  in_flight_.erase(first);
+}
+
+Session::Segment::Segment(Session* session, uint64_t first)
+    : session_(session), first_(first), buffer_(kBatchBytes) {}
+
+Session::Segment::~Segment() {
+  if (!left_) session_->Leave(first_);
+}
+
+absl::Status Session::Segment::Add(const Chunk& chunk) {
+  const uint64_t expected = first_ + checksums_.size();
+  if (chunk.index != expected || expected >= session_->chunk_count_ ||
+      checksums_.size() >= kMaxSegmentChunks) {
+    return Error(Reason::kOther, "chunk " + std::to_string(chunk.index) +
+                                     " from the sender, expected " +
+                                     std::to_string(expected));
+  }
+  SNAPSYNC_RETURN_IF_ERROR(CheckChunk(chunk, session_->source_size_));
+  if (buffered_ + chunk.data.size() > kBatchBytes) {
+    SNAPSYNC_RETURN_IF_ERROR(WriteOut());
+  }
+  const std::byte* from = chunk.data.data();
+  for (const Piece& piece : chunk.pieces) {
+    if (piece.kind != PieceKind::kData) {
+      // A plan is ascending, but a peer's chunks may not be.
+      if (!zeroes_.empty() && piece.offset < zeroes_.extents().back().end()) {
+        SNAPSYNC_RETURN_IF_ERROR(WriteOut());
+      }
+      zeroes_.Append({piece.offset, piece.length});
+      continue;
+    }
+    std::byte* to = buffer_.data() + buffered_;
+    std::memcpy(to, from, piece.length);
+    if (!writes_.empty() &&
+        writes_.back().offset + writes_.back().data.size() == piece.offset) {
+      writes_.back().data = {writes_.back().data.data(),
+                             writes_.back().data.size() + piece.length};
+    } else {
+      writes_.push_back({piece.offset, {to, piece.length}});
+    }
+    from += piece.length;
+    buffered_ += piece.length;
+  }
+  checksums_.push_back(chunk.checksum);
+  return absl::OkStatus();
+}
+
+absl::Status Session::Segment::WriteOut() {
+  SNAPSYNC_RETURN_IF_ERROR(session_->WriteBatch(writes_, zeroes_));
+  writes_.clear();
+  zeroes_ = ExtentList();
+  buffered_ = 0;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SegmentAck> Session::Segment::Finish() {
+  SNAPSYNC_RETURN_IF_ERROR(WriteOut());
+  absl::StatusOr<SegmentAck> ack = session_->MakeDurable(first_, checksums_);
+  session_->Leave(first_);
+  left_ = true;
+  return ack;
+}
+
+}  // namespace snapsync

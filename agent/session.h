@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One opening of one plan into one target: takes segments of chunks, writes
+// them, and moves the watermark. Knows neither gRPC nor what a target is; the
+// simulation drives it over simulated disks.
+//
+// Invariants:
+//   - the journal's watermark never promises data that was not flushed before,
+//   - the sender hears of a watermark only after the journal was flushed,
+//   - after a failed write or flush nothing more is written or acknowledged
+//     (the descriptor is given up; opening again goes on at the journal),
+//   - after Fence() returned, nothing is written any more.
+//
+// Thread-safe. While one segment is flushed the next one is received: two
+// threads, each with a Segment of its own.
+#ifndef SNAPSYNC_AGENT_SESSION_H_
+#define SNAPSYNC_AGENT_SESSION_H_
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "agent/journal.h"
+#include "common/base/aligned_buffer.h"
+#include "common/block/block_device.h"
+#include "common/transfer/chunk.h"
+#include "common/transfer/session_protocol.h"
+
+namespace snapsync {
+
+class Session {
+ public:
+  // Data held in memory by one segment before it is written.
+  static constexpr uint64_t kBatchBytes = 4 * kMiB;
+  // Chunks that one segment may hold, whatever the sender wants.
+  static constexpr uint64_t kMaxSegmentChunks = 4096;
+
+  class Segment;
+
+  // `writer` takes `source_size` bytes; the watermark is the journal's.
+  Session(std::unique_ptr<BlockWriter> writer, std::unique_ptr<Journal> journal,
+          uint64_t source_size, uint64_t chunk_count);
+
+  // Begins a run of chunks that starts with number `first`: at the watermark,
+  // or where a segment under way will have moved it by then. The session must
+  // outlive the segment.
+  absl::StatusOr<std::unique_ptr<Segment>> StartSegment(uint64_t first);
+
+  SegmentAck progress() const;
+  // A segment is being received or flushed.
+  bool active() const;
+  // OK, or why nothing more is taken.
+  absl::Status status() const;
+
+  // Checks the whole session against what the sender says it was.
+  absl::Status CheckComplete(uint64_t chunk_count, const Digest256& digest);
+
+  // Ends the session's right to write; waits for a write that is under way.
+  void Fence();
+
+ private:
+  absl::Status WriteBatch(std::span<const WriteOperation> writes,
+                          const ExtentList& zeroes);
+  absl::StatusOr<SegmentAck> MakeDurable(
+      uint64_t first, const std::vector<Checksum128>& checksums);
+  void Leave(uint64_t first);
+  absl::Status Fail(const absl::Status& status);
+
+  // Constant after construction.
+  const std::unique_ptr<BlockWriter> writer_;  // thread-safe by itself
+  const uint64_t source_size_;
+  const uint64_t chunk_count_;
+
+  // Held shared by each write and flush, exclusively by Fence().
+  absl::Mutex write_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+
+  mutable absl::Mutex mutex_;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::set<uint64_t> in_flight_ ABSL_GUARDED_BY(mutex_);  // first chunks
+  SegmentAck progress_ ABSL_GUARDED_BY(mutex_);
+
+  // Used only by the segment whose turn it is (MakeDurable).
+  const std::unique_ptr<Journal> journal_;
+};
+
+// Used by one thread at a time. Destroyed before Finish() returned OK, it
+// leaves the watermark where it was.
+class Session::Segment {
+ public:
+  ~Segment();
+  Segment(const Segment&) = delete;
+  Segment& operator=(const Segment&) = delete;
+
+  // Checks the chunk and writes it, now or with the next ones.
+  absl::Status Add(const Chunk& chunk);
+
+  // Writes what is left, waits for the segments before this one, and makes it
+  // durable: flush, journal, flush.
+  absl::StatusOr<SegmentAck> Finish();
+
+ private:
+  friend class Session;
+  Segment(Session* session, uint64_t first);
+  absl::Status WriteOut();
+
+  Session* const session_;
+  const uint64_t first_;
+  bool left_ = false;
+  std::vector<Checksum128> checksums_;
+  AlignedBuffer buffer_;
+  uint64_t buffered_ = 0;  // bytes of buffer_
+  std::vector<WriteOperation> writes_;
+  ExtentList zeroes_;
+};
+
+}  // namespace snapsync
+
+#endif  // SNAPSYNC_AGENT_SESSION_H_

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/session_store.h"
+
+#include <sys/stat.h>
+
+#include <string>
+#include <utility>
+
+#include "common/base/atomic_file.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/block/file_device.h"
+
+namespace snapsync {
+namespace {
+
+class FileSessionStore final : public SessionStore {
+ public:
+  explicit FileSessionStore(std::string folder) : folder_(std::move(folder)) {}
+
+  absl::StatusOr<std::optional<TargetRecord>> Load(
+      const std::string& volume) override {
+    const std::string path = StatePath(volume);
+    const absl::StatusOr<std::string> contents = ReadWholeFile(path);
+    if (absl::IsNotFound(contents.status())) return std::nullopt;
+    if (!contents.ok()) return contents.status();
+    SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record,
+                              DecodeTargetRecord(path, *contents));
+    return record;
+  }
+
+  absl::Status Save(const std::string& volume,
+                    const TargetRecord& record) override {
+    return WriteFileAtomically(StatePath(volume), EncodeTargetRecord(record));
+  }
+
+  absl::StatusOr<std::unique_ptr<Journal>> OpenJournal(
+      const std::string& volume, const Id128& id) override {
+    const std::string path = folder_ + "/" + volume + ".journal";
+    struct stat facts{};
+    if (::stat(path.c_str(), &facts) != 0 ||
+        facts.st_size != static_cast<off_t>(Journal::kBytes)) {
+      // Real zeroes, not a hole: appending must not need new space.
+      SNAPSYNC_RETURN_IF_ERROR(
+          WriteFileAtomically(path, std::string(Journal::kBytes, '\0')));
+    }
+    SNAPSYNC_ASSIGN_OR_RETURN(auto reader, OpenFileReader(path));
+    SNAPSYNC_ASSIGN_OR_RETURN(auto writer, OpenFileWriter(path, {}));
+    return Journal::Open(std::move(reader), std::move(writer), id);
+  }
+
+ private:
+  std::string StatePath(const std::string& volume) const {
+    return folder_ + "/" + volume + ".state";
+  }
+
+  const std::string folder_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SessionStore>> OpenFileSessionStore(
+    const std::string& state_directory) {
+  const std::string folder = state_directory + "/targets";
+  SNAPSYNC_RETURN_IF_ERROR(MakeFolder(folder));
+  return std::make_unique<FileSessionStore>(folder);
+}
+
+}  // namespace snapsync

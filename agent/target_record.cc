@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/target_record.h"
+
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "common/base/error.h"
+#include "common/base/state_file.h"
+#include "common/base/status_macros.h"
+
+namespace snapsync {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr char kKind[] = "target";
+constexpr int kVersion = 1;
+
+constexpr std::array<TargetState, 5> kStates = {
+    TargetState::kEmpty, TargetState::kAt, TargetState::kFilling,
+    TargetState::kTorn, TargetState::kCommitting};
+
+Json ToJson(const SessionRecord& session) {
+  return {{"id", session.id.ToString()},
+          {"base", session.base.ToString()},
+          {"generation", session.generation.ToString()},
+          {"replication", session.replication},
+          {"source", session.source},
+          {"owner", session.owner},
+          {"source_size", session.source_size},
+          {"plan_digest", Hex(session.plan_digest)},
+          {"chunk_count", session.chunk_count},
+          {"stage", session.stage}};
+}
+
+Json ToJson(const GenerationRecord& generation) {
+  return {{"generation", generation.generation.ToString()},
+          {"number", generation.number},
+          {"source_size", generation.source_size},
+          {"plan_digest", Hex(generation.plan_digest)},
+          {"committed", generation.committed_unix_seconds}};
+}
+
+// These throw Json::exception, caught in DecodeTargetRecord.
+Id128 IdOf(const Json& value) {
+  const auto id = Id128::Parse(value.get<std::string>());
+  if (!id) throw Json::other_error::create(500, "not an id", &value);
+  return *id;
+}
+
+Digest256 DigestOf(const Json& value) {
+  Digest256 digest;
+  if (!FromHex(value.get<std::string>(), digest)) {
+    throw Json::other_error::create(500, "not a digest", &value);
+  }
+  return digest;
+}
+
+TargetState StateOf(const Json& value) {
+  const auto text = value.get<std::string>();
+  for (const TargetState state : kStates) {
+    if (text == NameOf(state)) return state;
+  }
+  throw Json::other_error::create(500, "not a state", &value);
+}
+
+SessionRecord SessionOf(const Json& json) {
+  SessionRecord session;
+  session.id = IdOf(json.at("id"));
+  session.base = IdOf(json.at("base"));
+  session.generation = IdOf(json.at("generation"));
+  session.replication = json.at("replication").get<std::string>();
+  session.source = json.at("source").get<std::string>();
+  session.owner = json.at("owner").get<std::string>();
+  session.source_size = json.at("source_size").get<uint64_t>();
+  session.plan_digest = DigestOf(json.at("plan_digest"));
+  session.chunk_count = json.at("chunk_count").get<uint64_t>();
+  session.stage = json.at("stage").get<std::string>();
+  return session;
+}
+
+}  // namespace
+
+std::string_view NameOf(TargetState state) {
+  switch (state) {
+    case TargetState::kEmpty:
+      return "empty";
+    case TargetState::kAt:
+      return "at";
+    case TargetState::kFilling:
+      return "filling";
+    case TargetState::kTorn:
+      return "torn";
+    case TargetState::kCommitting:
+      return "committing";
+  }
+  return "?";
+}
+
+std::string EncodeTargetRecord(const TargetRecord& record) {
+  Json json = {{"identity", record.identity},
+               {"state", NameOf(record.state)},
+               {"replication", record.replication},
+               {"generation", record.generation.ToString()},
+               {"number", record.number},
+               {"seal", record.seal},
+               {"generations", Json::array()}};
+  if (record.session) json["session"] = ToJson(*record.session);
+  for (const GenerationRecord& generation : record.generations) {
+    json["generations"].push_back(ToJson(generation));
+  }
+  return EncodeState(
+      kKind, kVersion,
+      json.dump(2, ' ', true, Json::error_handler_t::replace) + "\n");
+}
+
+absl::StatusOr<TargetRecord> DecodeTargetRecord(const std::string& path,
+                                                std::string_view contents) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::string body,
+                            DecodeState(kKind, kVersion, path, contents));
+  try {
+    const Json json = Json::parse(body);
+    TargetRecord record;
+    record.identity = json.at("identity").get<std::string>();
+    record.state = StateOf(json.at("state"));
+    record.replication = json.at("replication").get<std::string>();
+    record.generation = IdOf(json.at("generation"));
+    record.number = json.at("number").get<uint64_t>();
+    record.seal = json.at("seal").get<std::string>();
+    if (json.contains("session")) record.session = SessionOf(json["session"]);
+    for (const Json& item : json.at("generations")) {
+      record.generations.push_back(
+          {IdOf(item.at("generation")), item.at("number").get<uint64_t>(),
+           item.at("source_size").get<uint64_t>(),
+           DigestOf(item.at("plan_digest")),
+           item.at("committed").get<int64_t>()});
+    }
+    const bool filling = record.state == TargetState::kFilling ||
+                         record.state == TargetState::kTorn ||
+                         record.state == TargetState::kCommitting;
+    if (filling != record.session.has_value()) {
+      return Error(Reason::kIo, path + ": state \"" +
+                                    std::string(NameOf(record.state)) +
+                                    "\" and field \"session\" contradict");
+    }
+    return record;
+  } catch (const Json::exception& error) {
+    return Error(Reason::kIo, path + ": " + error.what());
+  }
+}
+
+}  // namespace snapsync
