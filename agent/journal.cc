@@ -31,8 +31,7 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(
   if (reader->size() < kBytes) {
     return Error(Reason::kIo, reader->name() + ": the journal has " +
                                   std::to_string(reader->size()) +
-                                  " bytes, expected " +
-                                  std::to_string(kBytes));
+                                  " bytes, expected " + std::to_string(kBytes));
   }
   std::unique_ptr<Journal> journal(
       new Journal(std::move(reader), std::move(writer), session));
@@ -53,11 +52,11 @@ absl::Status Journal::ReadAll() {
     }
     const auto version = LoadLittle<uint32_t>(at + 4);
     if (version != kVersion) {
-      return Error(Reason::kIo,
-                   reader_->name() + ": journal version " +
-                       std::to_string(version) + ", this agent knows " +
-                       std::to_string(kVersion) +
-                       "; use the version that wrote it");
+      return Error(Reason::kIo, reader_->name() + ": journal version " +
+                                    std::to_string(version) +
+                                    ", this agent knows " +
+                                    std::to_string(kVersion) +
+                                    "; use the version that wrote it");
     }
     const auto sequence = LoadLittle<uint64_t>(at + 8);
     if (sequence >= next_sequence_) next_sequence_ = sequence + 1;

@@ -28,9 +28,7 @@ std::string Short(const Id128& id) {
 
 Replica::Replica(ReplicaOptions options, std::unique_ptr<Target> target,
                  SessionStore* store)
-    : options_(std::move(options)),
-      target_(std::move(target)),
-      store_(store) {}
+    : options_(std::move(options)), target_(std::move(target)), store_(store) {}
 
 absl::StatusOr<TargetRecord> Replica::LoadRecord() {
   SNAPSYNC_ASSIGN_OR_RETURN(std::optional<TargetRecord> record,
@@ -72,8 +70,7 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
   }
   const bool resumes =
       record.session.has_value() && SamePlan(request, *record.session);
-  if (live_ != nullptr && live_->active() &&
-      (!resumes || live_peer_ != peer)) {
+  if (live_ != nullptr && live_->active() && (!resumes || live_peer_ != peer)) {
     return Error(Reason::kBusy,
                  "volume " + options_.volume + " is being written by " +
                      live_peer_ + " (replication " +
@@ -114,8 +111,9 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
                      "; grow the target (lvextend) and try again");
   }
   if (request.generation.none() || request.chunk_count == 0) {
-    return Error(Reason::kOther, volume + ": the request names no generation "
-                                          "or an empty plan");
+    return Error(Reason::kOther, volume +
+                                     ": the request names no generation "
+                                     "or an empty plan");
   }
   const bool empty =
       record.generation.none() && record.state != TargetState::kTorn;
@@ -169,8 +167,9 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
   }
   if (request.covers_all) {
     return Error(Reason::kTargetUnsuitable,
-                 volume + ": the target is not empty; if what is on it may be "
-                          "overwritten, say --allow-full");
+                 volume +
+                     ": the target is not empty; if what is on it may be "
+                     "overwritten, say --allow-full");
   }
   return Error(Reason::kBaseMismatch,
                volume + ": the target is not empty any more; plan again");
@@ -284,9 +283,8 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
   record.number = number;
   record.seal = *std::move(seal);
   record.session.reset();
-  record.generations.push_back({session.generation, number,
-                                session.source_size, session.plan_digest,
-                                options_.unix_seconds()});
+  record.generations.push_back({session.generation, number, session.source_size,
+                                session.plan_digest, options_.unix_seconds()});
   if (record.generations.size() > TargetRecord::kGenerationsKept) {
     record.generations.erase(record.generations.begin());
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One volume of the agent and its state machine: opens sessions into it, commits
-// them, and after a crash goes on where the record says (docs/reliability.md has
-// the states and the order of every write).
+// One volume of the agent and its state machine: opens sessions into it,
+// commits them, and after a crash goes on where the record says
+// (docs/reliability.md has the states and the order of every write).
 //
 //   EMPTY ──┐                        ┌─────── commit ────────┐
 //   AT(g) ──┴─ open ─▶ FILLING(g→h) ─┴▶ COMMITTING(g→h) ─▶ AT(h)

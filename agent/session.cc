@@ -56,12 +56,12 @@ absl::Status Session::CheckComplete(uint64_t chunk_count,
   if (!status_.ok()) return status_;
   if (chunk_count != chunk_count_ || progress_.watermark != chunk_count_ ||
       !in_flight_.empty()) {
-    return Error(Reason::kVerification,
-                 "the session is not complete: " +
-                     std::to_string(progress_.watermark) + " of " +
-                     std::to_string(chunk_count_) +
-                     " chunks are durable, the sender says it sent " +
-                     std::to_string(chunk_count));
+    return Error(
+        Reason::kVerification,
+        "the session is not complete: " + std::to_string(progress_.watermark) +
+            " of " + std::to_string(chunk_count_) +
+            " chunks are durable, the sender says it sent " +
+            std::to_string(chunk_count));
   }
   if (digest != progress_.digest) {
     return Error(Reason::kVerification,
@@ -110,9 +110,9 @@ absl::StatusOr<SegmentAck> Session::MakeDurable(
     mutex_.Await(absl::Condition(&my_turn));
     if (!status_.ok()) return status_;
     if (progress_.watermark != first) {
-      return Error(Reason::kConnection,
-                   "the segment before chunk " + std::to_string(first) +
-                       " did not arrive whole");
+      return Error(Reason::kConnection, "the segment before chunk " +
+                                            std::to_string(first) +
+                                            " did not arrive whole");
     }
     ack = progress_;
   }

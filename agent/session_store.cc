@@ -37,7 +37,7 @@ class FileSessionStore final : public SessionStore {
   absl::StatusOr<std::unique_ptr<Journal>> OpenJournal(
       const std::string& volume, const Id128& id) override {
     const std::string path = folder_ + "/" + volume + ".journal";
-    struct stat facts{};
+    struct stat facts {};
     if (::stat(path.c_str(), &facts) != 0 ||
         facts.st_size != static_cast<off_t>(Journal::kBytes)) {
       // Real zeroes, not a hole: appending must not need new space.

@@ -129,11 +129,11 @@ absl::StatusOr<TargetRecord> DecodeTargetRecord(const std::string& path,
     record.seal = json.at("seal").get<std::string>();
     if (json.contains("session")) record.session = SessionOf(json["session"]);
     for (const Json& item : json.at("generations")) {
-      record.generations.push_back(
-          {IdOf(item.at("generation")), item.at("number").get<uint64_t>(),
-           item.at("source_size").get<uint64_t>(),
-           DigestOf(item.at("plan_digest")),
-           item.at("committed").get<int64_t>()});
+      record.generations.push_back({IdOf(item.at("generation")),
+                                    item.at("number").get<uint64_t>(),
+                                    item.at("source_size").get<uint64_t>(),
+                                    DigestOf(item.at("plan_digest")),
+                                    item.at("committed").get<int64_t>()});
     }
     const bool filling = record.state == TargetState::kFilling ||
                          record.state == TargetState::kTorn ||
