@@ -41,8 +41,6 @@ std::optional<Guard> GuardOf(const absl::Status& status);
 
 // What was looked up outside the metadata.
 struct PoolFacts {
-  // Of a live pool; nullopt for metadata at rest or in a file.
-  std::optional<PoolStatus> status;
   // By LVM; empty for plain device-mapper pools and files.
   std::string vg_uuid;
   std::string pool_uuid;
@@ -54,6 +52,7 @@ struct PoolFacts {
 };
 
 // G1 and the overflow of G3: of the pool alone, for every kind of send.
+// `status` of a live pool; nullopt for metadata at rest or in a file.
 absl::Status CheckPool(const Superblock& superblock,
                        const std::optional<PoolStatus>& status);
 

@@ -5,17 +5,21 @@
 #ifndef SNAPSYNC_COMMON_THIN_MAPPINGS_H_
 #define SNAPSYNC_COMMON_THIN_MAPPINGS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/thin/btree.h"
 #include "common/thin/format.h"
 #include "common/thin/metadata_device.h"
+#include "common/thin/pool_status.h"
 #include "common/thin/superblock.h"
 
 namespace snapsync {
@@ -48,8 +52,16 @@ class PoolView {
  public:
   // `held_root`: the metadata snapshot instead of the live superblock.
   static absl::StatusOr<PoolView> Open(MetadataReader& reader, bool held_root);
+  // Of a live pool, without a metadata snapshot. Looking up a device then
+  // answers kBusy when the pool's state on the disk has changed since: open
+  // another view. Trees of snapshots that nobody writes and nobody deletes are
+  // immutable, so with their roots at hand they can be read (docs/delta.md).
+  static absl::StatusOr<PoolView> OpenUnheld(MetadataReader& reader);
 
   const Superblock& superblock() const { return superblock_; }
+  // Of a live pool; nullopt for metadata at rest or in a file.
+  const std::optional<PoolStatus>& status() const { return status_; }
+  void set_status(PoolStatus status) { status_ = std::move(status); }
   const std::string& name() const { return nodes_->device(); }
   NodeReader& nodes() { return *nodes_; }
   uint64_t metadata_blocks_read() const {
@@ -70,7 +82,12 @@ class PoolView {
  private:
   PoolView() = default;
 
+  absl::Status CheckUnchanged();
+
+  MetadataReader* reader_ = nullptr;
   Superblock superblock_;
+  std::vector<std::byte> unheld_superblock_;  // empty: the view can't change
+  std::optional<PoolStatus> status_;
   uint64_t superblocks_read_ = 0;
   std::unique_ptr<NodeReader> nodes_;
   std::map<uint32_t, std::optional<ThinDevice>> found_;

@@ -28,9 +28,10 @@ namespace snapsync {
 
 struct MetadataSource {
   std::string path;  // the metadata device (VG-POOL_tmeta), or a file
-  // Metadata at rest: read the metadata snapshot in it, not the live state.
+  // Read the metadata snapshot that it holds already, not the live state; of a
+  // live pool it is then neither taken nor released.
   bool held_root = false;
-  // Where the note on a metadata snapshot is kept. Must exist.
+  // Where the note on a metadata snapshot is kept; made when it is missing.
   std::string state_directory;
 };
 
@@ -58,10 +59,12 @@ class MetadataSnapshot {
   absl::Status Release();
 
  private:
-  MetadataSnapshot(PoolTarget pool, std::string note, uint64_t held_root);
+  class Note;
+  MetadataSnapshot(PoolTarget pool, std::unique_ptr<Note> note,
+                   uint64_t held_root);
 
-  PoolTarget pool_;
-  std::string note_path_;
+  const PoolTarget pool_;
+  const std::unique_ptr<Note> note_;
   uint64_t held_root_;
   bool taken_ = true;
 };

@@ -23,7 +23,7 @@ struct DeviceNumber {
   uint32_t major = 0;
   uint32_t minor = 0;
 
-  // "/dev/block/253:4".
+  // A device node that has this number.
   std::string Path() const;
   friend bool operator==(const DeviceNumber&, const DeviceNumber&) = default;
 };

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/thin/guards.h"
+
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/thin/format.h"
+
+namespace snapsync {
+namespace {
+
+constexpr char kGuardPayload[] = "snapsync/guard";
+constexpr char kRepair[] =
+    "nothing is sent: repair the pool (deactivate it, then lvconvert --repair) "
+    "and then compare both sides in full";
+constexpr char kAnotherMethod[] = "send in full, or compare both sides by hash";
+constexpr char kNewSnapshot[] = "make a new snapshot and send that";
+
+template <typename T>
+absl::Status Expect(Guard guard, std::string_view field, const T& found,
+                    const T& expected) {
+  if (found == expected) return absl::OkStatus();
+  return GuardRefusal(
+      guard, absl::StrCat(std::string(field), ": found ", found, ", expected ",
+                          expected, "; ", kAnotherMethod));
+}
+
+std::string Quoted(const std::string& uuid) {
+  return uuid.empty() ? "none" : uuid;
+}
+
+}  // namespace
+
+absl::Status GuardRefusal(Guard guard, std::string_view message) {
+  absl::Status status = Error(
+      Reason::kBaseMismatch,
+      absl::StrCat("G", static_cast<int>(guard), ": ", std::string(message)));
+  status.SetPayload(kGuardPayload,
+                    absl::Cord(absl::StrCat(static_cast<int>(guard))));
+  return status;
+}
+
+std::optional<Guard> GuardOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kGuardPayload);
+  int number = 0;
+  if (!payload || !absl::SimpleAtoi(std::string(*payload), &number)) {
+    return std::nullopt;
+  }
+  return static_cast<Guard>(number);
+}
+
+absl::Status CheckPool(const Superblock& superblock,
+                       const std::optional<PoolStatus>& status) {
+  const auto unhealthy = [](std::string_view found) {
+    return GuardRefusal(
+        Guard::kPoolHealthy,
+        absl::StrCat("state of the pool: found ", std::string(found),
+                     ", expected a pool that is writable and needs no check: "
+                     "it may have lost writes; ",
+                     kRepair));
+  };
+  if (superblock.needs_check) return unhealthy("needs_check in the superblock");
+  if (status) {
+    if (status->failed) return unhealthy("a failed pool");
+    if (status->needs_check) return unhealthy("needs_check");
+    if (status->mode != "rw" && status->mode != "out_of_data_space") {
+      return unhealthy(absl::StrCat("mode ", status->mode));
+    }
+  }
+  if (superblock.time >= kTimeLimit) {
+    return GuardRefusal(
+        Guard::kSameTimeline,
+        absl::StrCat("time of the pool: found ", superblock.time,
+                     ", expected less than ", kTimeLimit,
+                     ": after so many snapshots the kernel damages mappings; "
+                     "nothing is sent: copy the volumes to a new pool"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSnapshot(const PoolFacts& facts) {
+  if (!facts.snapshot_external_origin) return absl::OkStatus();
+  return GuardRefusal(
+      Guard::kKnownContents,
+      absl::StrCat("external origin of the snapshot: found one, expected none: "
+                   "what is not mapped is not zero but the origin's; ",
+                   kAnotherMethod));
+}
+
+absl::Status CheckBase(const BaseRecord& record, const Superblock& superblock,
+                       const PoolFacts& facts,
+                       const std::optional<ThinDevice>& device) {
+  SNAPSYNC_RETURN_IF_ERROR(
+      Expect(Guard::kSamePool, "data block size of the pool in sectors",
+             superblock.data_block_sectors, record.data_block_sectors));
+  if (superblock.time < record.pool_time) {
+    return GuardRefusal(
+        Guard::kSameTimeline,
+        absl::StrCat("time of the pool: found ", superblock.time,
+                     ", expected at least ", record.pool_time,
+                     ": its metadata was set back; ", kAnotherMethod));
+  }
+  if (superblock.transaction_id < record.pool_transaction_id) {
+    return GuardRefusal(
+        Guard::kSameTimeline,
+        absl::StrCat("transaction of the pool: found ",
+                     superblock.transaction_id, ", expected at least ",
+                     record.pool_transaction_id,
+                     ": its metadata was set back; ", kAnotherMethod));
+  }
+  SNAPSYNC_RETURN_IF_ERROR(
+      Expect(Guard::kSameVolume, "UUID of the volume group",
+             Quoted(facts.vg_uuid), Quoted(record.vg_uuid)));
+  SNAPSYNC_RETURN_IF_ERROR(Expect(Guard::kSameVolume, "UUID of the pool",
+                                  Quoted(facts.pool_uuid),
+                                  Quoted(record.pool_uuid)));
+  SNAPSYNC_RETURN_IF_ERROR(
+      Expect(Guard::kSameVolume,
+             absl::StrCat("UUID of the volume with thin id ", record.device_id),
+             Quoted(facts.base_lv_uuid), Quoted(record.lv_uuid)));
+  if (!device) {
+    return GuardRefusal(
+        Guard::kSameDevice,
+        absl::StrCat("base, thin device ", record.device_id,
+                     ": found none, expected the snapshot of the last sync: it "
+                     "was deleted; ",
+                     kAnotherMethod));
+  }
+  const std::string name = absl::StrCat("base, thin device ", device->id);
+  SNAPSYNC_RETURN_IF_ERROR(
+      Expect(Guard::kSameDevice, absl::StrCat(name, ": transaction"),
+             device->transaction_id, record.transaction_id));
+  SNAPSYNC_RETURN_IF_ERROR(Expect(Guard::kSameDevice,
+                                  absl::StrCat(name, ": creation time"),
+                                  device->creation_time, record.creation_time));
+  SNAPSYNC_RETURN_IF_ERROR(Expect(Guard::kSameDevice,
+                                  absl::StrCat(name, ": mapped blocks"),
+                                  device->mapped_blocks, record.mapped_blocks));
+  if (record.external_origin) {
+    return GuardRefusal(
+        Guard::kKnownContents,
+        absl::StrCat(name, ": external origin: found one, expected none; ",
+                     kAnotherMethod));
+  }
+  if (record.device_size == 0) {
+    return GuardRefusal(
+        Guard::kKnownContents,
+        absl::StrCat(name,
+                     ": size: found none in the record, expected the "
+                     "base's size; ",
+                     kAnotherMethod));
+  }
+  return absl::OkStatus();
+}
+
+bool BaseNeedsWholeWalk(const ThinDevice& base) {
+  return base.snapshotted_time != base.creation_time;
+}
+
+absl::Status CheckBaseFrozen(const ThinDevice& base, const TreeWalk& walk) {
+  if (walk.entries == 0 || walk.latest_time < base.creation_time) {
+    return absl::OkStatus();
+  }
+  return GuardRefusal(
+      Guard::kBaseFrozen,
+      absl::StrCat("base, thin device ", base.id,
+                   ": time of its latest mapping: found ", walk.latest_time,
+                   ", expected less than ", base.creation_time,
+                   ", its creation: it was written to, or is no snapshot; ",
+                   kAnotherMethod));
+}
+
+absl::Status CheckSnapshotFrozen(const ThinDevice& snapshot,
+                                 const TreeWalk& walk) {
+  if (walk.entries == 0 || walk.latest_time < snapshot.creation_time) {
+    return absl::OkStatus();
+  }
+  return GuardRefusal(
+      Guard::kSnapshotFrozen,
+      absl::StrCat("snapshot, thin device ", snapshot.id,
+                   ": time of its latest mapping: found ", walk.latest_time,
+                   ", expected less than ", snapshot.creation_time,
+                   ", its creation: it was written to, or is no snapshot; ",
+                   kNewSnapshot));
+}
+
+std::vector<std::string> PoolWarnings(const Superblock& superblock) {
+  if (superblock.time < kTimeWarning) return {};
+  return {absl::StrCat(
+      "the pool has made ", superblock.time, " snapshots; at ", kTimeLimit,
+      " the kernel begins to damage mappings: move the volumes to a new pool")};
+}
+
+}  // namespace snapsync
