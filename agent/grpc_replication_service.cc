@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/grpc_replication_service.h"
+
+#include <chrono>
+#include <memory>
+#include <thread>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/base/units.h"
+#include "common/wire/convert.h"
+#include "common/wire/status.h"
+#include "common/wire/tls.h"
+
+namespace snapsync {
+namespace {
+
+// Ends a call: logs a failure, and turns it into gRPC's form.
+grpc::Status End(const char* call, const absl::Status& status) {
+  if (!status.ok()) {
+    Log(Severity::kWarning,
+        std::string(call) + ": " + std::string(MessageOf(status)));
+  }
+  return wire::ToGrpc(status);
+}
+
+}  // namespace
+
+absl::StatusOr<GrpcReplicationService::Caller>
+GrpcReplicationService::Authorize(const grpc::ServerContext& context,
+                                  const std::string& volume) const {
+  Caller caller;
+  SNAPSYNC_ASSIGN_OR_RETURN(caller.peer,
+                            wire::PeerName(*context.auth_context()));
+  const std::string name = registry_->NameOf(volume);
+  SNAPSYNC_RETURN_IF_ERROR(policy_->Check(caller.peer, "receive", name));
+  SNAPSYNC_ASSIGN_OR_RETURN(caller.replica, registry_->Find(name));
+  return caller;
+}
+
+grpc::Status GrpcReplicationService::OpenSession(
+    grpc::ServerContext* context, const v1::OpenSessionRequest* request,
+    v1::OpenSessionResponse* response) {
+  const absl::StatusOr<SessionGrant> grant = Open(*context, *request);
+  if (grant.ok()) *response = wire::ToProto(*grant);
+  return End("open session", grant.status());
+}
+
+absl::StatusOr<SessionGrant> GrpcReplicationService::Open(
+    const grpc::ServerContext& context, const v1::OpenSessionRequest& message) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const SessionRequest request,
+                            wire::FromProto(message));
+  SNAPSYNC_ASSIGN_OR_RETURN(const Caller caller,
+                            Authorize(context, request.volume));
+  SNAPSYNC_ASSIGN_OR_RETURN(const SessionGrant grant,
+                            caller.replica->Open(request, caller.peer));
+  Log(Severity::kInfo,
+      "volume " + request.volume + ": session of " + caller.peer + " from " +
+          request.source +
+          (grant.committed
+               ? " was committed before"
+               : " goes on at chunk " + std::to_string(grant.watermark) +
+                     " of " + std::to_string(request.chunk_count)));
+  return grant;
+}
+
+grpc::Status GrpcReplicationService::Push(
+    grpc::ServerContext* context, grpc::ServerReader<v1::PushRequest>* reader,
+    v1::PushResponse* response) {
+  const absl::StatusOr<SegmentAck> ack = Receive(*context, *reader);
+  if (ack.ok()) *response = wire::ToProto(*ack);
+  return End("push", ack.status());
+}
+
+absl::StatusOr<SegmentAck> GrpcReplicationService::Receive(
+    const grpc::ServerContext& context,
+    grpc::ServerReader<v1::PushRequest>& reader) {
+  v1::PushRequest message;
+  if (!reader.Read(&message)) {
+    return Error(Reason::kOther, "a segment without a chunk");
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(const Caller caller,
+                            Authorize(context, message.volume()));
+  SNAPSYNC_ASSIGN_OR_RETURN(const Id128 id, wire::SessionOf(message));
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::shared_ptr<Session> session,
+                            caller.replica->Find(id, caller.peer));
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<Session::Segment> segment,
+                            session->StartSegment(message.index()));
+  do {
+    SNAPSYNC_ASSIGN_OR_RETURN(const Chunk chunk, wire::FromProto(message));
+    SNAPSYNC_RETURN_IF_ERROR(segment->Add(chunk));
+    WaitForTurn(chunk.data.size());
+  } while (reader.Read(&message));
+  // The end of the stream is the sender's, or that of the connection.
+  if (context.IsCancelled()) {
+    return Error(Reason::kConnection, "the sender is gone");
+  }
+  return segment->Finish();
+}
+
+void GrpcReplicationService::WaitForTurn(uint64_t bytes) {
+  std::chrono::nanoseconds wait(0);
+  {
+    absl::MutexLock lock(&mutex_);
+    wait = limiter_.Take(bytes, std::chrono::steady_clock::now());
+  }
+  if (wait.count() > 0) std::this_thread::sleep_for(wait);
+}
+
+grpc::Status GrpcReplicationService::CommitSession(
+    grpc::ServerContext* context, const v1::CommitSessionRequest* request,
+    v1::CommitSessionResponse* response) {
+  const absl::StatusOr<Receipt> receipt = Commit(*context, *request);
+  if (receipt.ok()) *response = wire::ToProto(*receipt);
+  return End("commit", receipt.status());
+}
+
+absl::StatusOr<Receipt> GrpcReplicationService::Commit(
+    const grpc::ServerContext& context,
+    const v1::CommitSessionRequest& message) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const CommitRequest request,
+                            wire::FromProto(message));
+  SNAPSYNC_ASSIGN_OR_RETURN(const Caller caller,
+                            Authorize(context, request.volume));
+  SNAPSYNC_ASSIGN_OR_RETURN(const Receipt receipt,
+                            caller.replica->Commit(request, caller.peer));
+  Log(Severity::kInfo, "volume " + request.volume + ": generation " +
+                           std::to_string(receipt.number) + " (" +
+                           receipt.generation.ToString() + ") of " +
+                           caller.peer + " committed");
+  return receipt;
+}
+
+grpc::Status GrpcReplicationService::AbortSession(
+    grpc::ServerContext* context, const v1::AbortSessionRequest* request,
+    v1::AbortSessionResponse* /*response*/) {
+  const absl::StatusOr<Caller> caller = Authorize(*context, request->volume());
+  if (!caller.ok()) return End("abort", caller.status());
+  return End("abort", caller->replica->Abort(caller->peer));
+}
+
+}  // namespace snapsync

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The Replication service on gRPC: who calls, may they, what do they want, and
+// over to the Replica. Nothing is decided here. Synchronous API: one thread a
+// call; thread-safe.
+#ifndef SNAPSYNC_AGENT_GRPC_REPLICATION_SERVICE_H_
+#define SNAPSYNC_AGENT_GRPC_REPLICATION_SERVICE_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "agent/peer_policy.h"
+#include "agent/session_registry.h"
+#include "common/base/rate_limiter.h"
+#include "snapsync/v1/replication.grpc.pb.h"
+
+namespace snapsync {
+
+class GrpcReplicationService final : public v1::Replication::Service {
+ public:
+  // Both must outlive it. `bytes_per_second` holds all peers together to a
+  // rate; 0: no limit.
+  GrpcReplicationService(const SessionRegistry* registry,
+                         const PeerPolicy* policy, uint64_t bytes_per_second)
+      : registry_(registry), policy_(policy), limiter_(bytes_per_second) {}
+
+  grpc::Status OpenSession(grpc::ServerContext* context,
+                           const v1::OpenSessionRequest* request,
+                           v1::OpenSessionResponse* response) override;
+  grpc::Status Push(grpc::ServerContext* context,
+                    grpc::ServerReader<v1::PushRequest>* reader,
+                    v1::PushResponse* response) override;
+  grpc::Status CommitSession(grpc::ServerContext* context,
+                             const v1::CommitSessionRequest* request,
+                             v1::CommitSessionResponse* response) override;
+  grpc::Status AbortSession(grpc::ServerContext* context,
+                            const v1::AbortSessionRequest* request,
+                            v1::AbortSessionResponse* response) override;
+
+ private:
+  struct Caller {
+    std::string peer;
+    Replica* replica = nullptr;
+  };
+  absl::StatusOr<Caller> Authorize(const grpc::ServerContext& context,
+                                   const std::string& volume) const;
+  absl::StatusOr<SessionGrant> Open(const grpc::ServerContext& context,
+                                    const v1::OpenSessionRequest& message);
+  absl::StatusOr<SegmentAck> Receive(
+      const grpc::ServerContext& context,
+      grpc::ServerReader<v1::PushRequest>& reader);
+  absl::StatusOr<Receipt> Commit(const grpc::ServerContext& context,
+                                 const v1::CommitSessionRequest& message);
+  void WaitForTurn(uint64_t bytes);
+
+  const SessionRegistry* const registry_;
+  const PeerPolicy* const policy_;
+  absl::Mutex mutex_;
+  RateLimiter limiter_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace snapsync
+
+#endif  // SNAPSYNC_AGENT_GRPC_REPLICATION_SERVICE_H_

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/wire/convert.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/wire/limits.h"
+
+namespace snapsync::wire {
+namespace {
+
+template <size_t kSize>
+std::string BytesOf(const std::array<std::byte, kSize>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string BytesOf(const Id128& id) {
+  return id.none() ? std::string() : BytesOf(id.bytes);
+}
+
+absl::Status Bad(const char* field, const std::string& what) {
+  return Error(Reason::kOther, std::string("message from the peer: field ") +
+                                   field + " " + what);
+}
+
+template <size_t kSize>
+absl::Status Read(const char* field, const std::string& bytes,
+                  std::array<std::byte, kSize>& out) {
+  if (bytes.size() != kSize) {
+    return Bad(field, "has " + std::to_string(bytes.size()) +
+                          " bytes, expected " + std::to_string(kSize));
+  }
+  std::memcpy(out.data(), bytes.data(), kSize);
+  return absl::OkStatus();
+}
+
+absl::Status ReadId(const char* field, const std::string& bytes, Id128& out) {
+  if (bytes.empty()) {
+    out = Id128{};
+    return absl::OkStatus();
+  }
+  return Read(field, bytes, out.bytes);
+}
+
+absl::Status ReadText(const char* field, const std::string& text,
+                      std::string& out) {
+  if (text.size() > kMaxTextBytes) return Bad(field, "is too long");
+  const bool printable = std::all_of(
+      text.begin(), text.end(), [](char c) { return c >= ' ' && c != '\x7f'; });
+  if (!printable) return Bad(field, "holds control characters");
+  out = text;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+v1::OpenSessionRequest ToProto(const SessionRequest& request) {
+  v1::OpenSessionRequest message;
+  message.mutable_versions()->set_lowest(kLowestProtocol);
+  message.mutable_versions()->set_highest(kHighestProtocol);
+  message.set_volume(request.volume);
+  message.set_replication(request.replication);
+  message.set_source(request.source.substr(0, kMaxTextBytes));
+  message.set_base(BytesOf(request.base));
+  message.set_generation(BytesOf(request.generation));
+  message.set_source_size(request.source_size);
+  message.set_plan_digest(BytesOf(request.plan_digest));
+  message.set_chunk_count(request.chunk_count);
+  message.set_covers_all(request.covers_all);
+  message.set_allow_overwrite(request.allow_overwrite);
+  return message;
+}
+
+absl::StatusOr<SessionRequest> FromProto(
+    const v1::OpenSessionRequest& message) {
+  if (message.versions().lowest() > kHighestProtocol ||
+      message.versions().highest() < kLowestProtocol) {
+    return Error(Reason::kOther,
+                 "the sender speaks protocol versions " +
+                     std::to_string(message.versions().lowest()) + " to " +
+                     std::to_string(message.versions().highest()) +
+                     ", this agent " + std::to_string(kLowestProtocol) +
+                     " to " + std::to_string(kHighestProtocol) +
+                     "; update the older one");
+  }
+  SessionRequest request;
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("volume", message.volume(), request.volume));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("replication", message.replication(), request.replication));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("source", message.source(), request.source));
+  SNAPSYNC_RETURN_IF_ERROR(ReadId("base", message.base(), request.base));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadId("generation", message.generation(), request.generation));
+  SNAPSYNC_RETURN_IF_ERROR(
+      Read("plan_digest", message.plan_digest(), request.plan_digest));
+  if (request.replication.empty()) return Bad("replication", "is empty");
+  if (message.source_size() > (uint64_t{1} << 62)) {
+    return Bad("source_size", "is out of range");
+  }
+  request.source_size = message.source_size();
+  request.chunk_count = message.chunk_count();
+  request.covers_all = message.covers_all();
+  request.allow_overwrite = message.allow_overwrite();
+  return request;
+}
+
+v1::OpenSessionResponse ToProto(const SessionGrant& grant) {
+  v1::OpenSessionResponse message;
+  message.set_version(kHighestProtocol);
+  message.set_session(BytesOf(grant.session));
+  message.set_watermark(grant.watermark);
+  message.set_digest(BytesOf(grant.digest));
+  message.set_committed(grant.committed);
+  message.set_number(grant.number);
+  return message;
+}
+
+absl::StatusOr<SessionGrant> FromProto(const v1::OpenSessionResponse& message) {
+  SessionGrant grant;
+  SNAPSYNC_RETURN_IF_ERROR(ReadId("session", message.session(), grant.session));
+  SNAPSYNC_RETURN_IF_ERROR(Read("digest", message.digest(), grant.digest));
+  grant.watermark = message.watermark();
+  grant.committed = message.committed();
+  grant.number = message.number();
+  return grant;
+}
+
+void ToProto(const Chunk& chunk, v1::PushRequest& message) {
+  message.set_index(chunk.index);
+  message.clear_pieces();
+  for (const Piece& piece : chunk.pieces) {
+    v1::Piece* item = message.add_pieces();
+    item->set_offset(piece.offset);
+    item->set_length(piece.length);
+    item->set_kind(static_cast<v1::PieceKind>(piece.kind));
+  }
+  message.set_checksum(chunk.checksum.data(), chunk.checksum.size());
+  message.set_data(chunk.data.data(), chunk.data.size());
+}
+
+absl::StatusOr<Chunk> FromProto(const v1::PushRequest& message) {
+  Chunk chunk;
+  chunk.index = message.index();
+  if (static_cast<size_t>(message.pieces_size()) > kChunkPieces) {
+    return Bad("pieces", "has too many entries");
+  }
+  chunk.pieces.reserve(static_cast<size_t>(message.pieces_size()));
+  for (const v1::Piece& piece : message.pieces()) {
+    if (piece.kind() < v1::PIECE_KIND_DATA ||
+        piece.kind() > v1::PIECE_KIND_GONE) {
+      return Bad("pieces.kind", "is unknown: " + std::to_string(piece.kind()));
+    }
+    chunk.pieces.push_back(
+        {piece.offset(), piece.length(), static_cast<PieceKind>(piece.kind())});
+  }
+  SNAPSYNC_RETURN_IF_ERROR(
+      Read("checksum", message.checksum(), chunk.checksum));
+  chunk.data = std::as_bytes(std::span(message.data()));
+  return chunk;
+}
+
+absl::StatusOr<Id128> SessionOf(const v1::PushRequest& message) {
+  Id128 id;
+  SNAPSYNC_RETURN_IF_ERROR(ReadId("session", message.session(), id));
+  return id;
+}
+
+v1::PushResponse ToProto(const SegmentAck& ack) {
+  v1::PushResponse message;
+  message.set_watermark(ack.watermark);
+  message.set_digest(BytesOf(ack.digest));
+  return message;
+}
+
+absl::StatusOr<SegmentAck> FromProto(const v1::PushResponse& message) {
+  SegmentAck ack;
+  ack.watermark = message.watermark();
+  SNAPSYNC_RETURN_IF_ERROR(Read("digest", message.digest(), ack.digest));
+  return ack;
+}
+
+v1::CommitSessionRequest ToProto(const CommitRequest& request) {
+  v1::CommitSessionRequest message;
+  message.set_volume(request.volume);
+  message.set_session(BytesOf(request.session));
+  message.set_chunk_count(request.chunk_count);
+  message.set_digest(BytesOf(request.digest));
+  return message;
+}
+
+absl::StatusOr<CommitRequest> FromProto(
+    const v1::CommitSessionRequest& message) {
+  CommitRequest request;
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("volume", message.volume(), request.volume));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadId("session", message.session(), request.session));
+  SNAPSYNC_RETURN_IF_ERROR(Read("digest", message.digest(), request.digest));
+  request.chunk_count = message.chunk_count();
+  return request;
+}
+
+v1::CommitSessionResponse ToProto(const Receipt& receipt) {
+  v1::CommitSessionResponse message;
+  message.set_generation(BytesOf(receipt.generation));
+  message.set_number(receipt.number);
+  return message;
+}
+
+absl::StatusOr<Receipt> FromProto(const v1::CommitSessionResponse& message) {
+  Receipt receipt;
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadId("generation", message.generation(), receipt.generation));
+  receipt.number = message.number();
+  return receipt;
+}
+
+v1::Volume ToProto(const VolumeState& state) {
+  v1::Volume message;
+  message.set_name(state.name);
+  message.set_kind(state.kind);
+  message.set_state(state.state);
+  message.set_size(state.size);
+  message.set_blank(state.blank);
+  message.set_grows(state.grows);
+  message.set_replication(state.replication);
+  message.set_generation(BytesOf(state.generation));
+  message.set_number(state.number);
+  message.set_problem(state.problem);
+  return message;
+}
+
+absl::StatusOr<VolumeState> FromProto(const v1::Volume& message) {
+  VolumeState state;
+  SNAPSYNC_RETURN_IF_ERROR(ReadText("name", message.name(), state.name));
+  SNAPSYNC_RETURN_IF_ERROR(ReadText("kind", message.kind(), state.kind));
+  SNAPSYNC_RETURN_IF_ERROR(ReadText("state", message.state(), state.state));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("replication", message.replication(), state.replication));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadId("generation", message.generation(), state.generation));
+  state.problem = message.problem();
+  state.size = message.size();
+  state.blank = message.blank();
+  state.grows = message.grows();
+  state.number = message.number();
+  return state;
+}
+
+}  // namespace snapsync::wire

