@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two NAS boxes in one guest: volume groups, an agent, and syncs.
+
+For the system tests, inside a uml-run guest with two disks and
+--scratch /var/lib/snapsync-lab:SIZE. Sizes are in bytes.
+"""
+import hashlib
+import json
+import mmap
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+PROGRAMS = os.environ.get('SNAPSYNC_PROGRAMS', ROOT + '/build/release/bin')
+LAB = '/var/lib/snapsync-lab'
+PKI = LAB + '/pki'
+KIB = 1 << 10
+MIB = 1 << 20
+BLOCK = 64 * KIB  # the pools' chunk size
+ZEROES = hashlib.sha256(bytes(BLOCK)).digest()
+_buffer = mmap.mmap(-1, MIB)
+_view = memoryview(_buffer)
+
+# Exit codes of the programs.
+DONE, USAGE, CONFIGURATION, CONNECTION, PERMISSION = 0, 2, 3, 4, 5
+BASE_MISMATCH, BUSY, VERIFICATION, TARGET_UNSUITABLE, IO = 6, 7, 8, 9, 10
+
+failures = 0
+
+
+def expect(what, condition, detail=''):
+    """Prints one line for a check; a failed one fails the test at its end."""
+    global failures
+    if condition:
+        print('ok      ' + what)
+    else:
+        failures += 1
+        print('FAILED  %s%s' % (what, ': %s' % detail if detail != '' else ''))
+    sys.stdout.flush()
+    return bool(condition)
+
+
+def finish():
+    print('%s: %s' % (os.path.basename(sys.argv[0]),
+                      'all passed' if failures == 0 else '%d failed' % failures))
+    sys.exit(0 if failures == 0 else 1)
+
+
+def run(*command, check=True):
+    """Output of a command, stderr included; raises with it when it fails."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
+    if check and done.returncode:
+        raise RuntimeError('%s: status %d: %s' % (
+            ' '.join(command), done.returncode, done.stdout.strip()))
+    return done.stdout
+
+
+# --- Devices -----------------------------------------------------------------
+
+def device_size(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.lseek(fd, 0, os.SEEK_END)
+    finally:
+        os.close(fd)
+
+
+def contents(path, size=None):
+    """What is on a device or in a file: a digest of each 64 KiB.
+
+    Compared with other contents by ==; a page of new memory costs 60 us here, so
+    the bytes themselves are not kept.
+    """
+    if size is None:
+        size = device_size(path)
+    # O_DIRECT: what is on the device, not what a cache believes.
+    direct = 0 if os.path.isfile(path) else os.O_DIRECT
+    fd = os.open(path, os.O_RDONLY | direct)
+    digests = []
+    try:
+        for piece in range(0, size, MIB):
+            got = min(os.preadv(fd, [_buffer], piece), size - piece)
+            if got < min(MIB, size - piece):
+                raise RuntimeError('%s ends before %d bytes' % (path, size))
+            digests += [hashlib.sha256(_view[at:min(at + BLOCK, got)]).digest()
+                        for at in range(0, got, BLOCK)]
+    finally:
+        os.close(fd)
+    return digests
+
+
+def first_difference(path, wanted, size):
+    """The first block of `path` that differs from contents of `size` bytes."""
+    if device_size(path) < size:
+        return 'the end'
+    for number, digest in enumerate(contents(path, size)):
+        if digest != wanted[number]:
+            return 'block %d' % number
+    return None
+
+
+def write_device(path, offset, data):
+    """O_DIRECT, so offset and length are multiples of 4 KiB; OSError if full."""
+    fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
+    buffer = mmap.mmap(-1, len(data))
+    try:
+        buffer[:] = data
+        os.pwritev(fd, [buffer], offset)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def discard(path, offset, length):
+    run('blkdiscard', '-o', str(offset), '-l', str(length), path)
+
+
+# --- LVM ---------------------------------------------------------------------
+
+def make_group(disk, group):
+    run('pvcreate', '-qq', disk)
+    run('vgcreate', '-qq', group, disk)
+
+
+def make_pool(group, pool, size, *arguments):
+    run('lvcreate', '-qq', '-L', '%db' % size, '-c', '%db' % BLOCK, '-T',
+        '%s/%s' % (group, pool), '--errorwhenfull', 'y', *arguments)
+
+
+def make_thin(group, pool, name, size):
+    run('lvcreate', '-qq', '-V', '%db' % size, '-T', '%s/%s' % (group, pool),
+        '-n', name)
+    return '/dev/%s/%s' % (group, name)
+
+
+def make_snapshot(group, origin, name, permission='r'):
+    run('lvcreate', '-qq', '-s', '-kn', '-p' + permission, '-n', name,
+        '%s/%s' % (group, origin))
+    return '/dev/%s/%s' % (group, name)
+
+
+def volumes(group):
+    """Names of the group's volumes, without its pools."""
+    report = run('lvs', '--noheadings', '-o', 'lv_name,lv_attr', group)
+    rows = [line.split() for line in report.splitlines() if line.strip()]
+    return sorted(row[0] for row in rows if len(row) > 1 and row[1][0] != 't')
+
+
+def remove(group, *names):
+    if names:
+        run('lvremove', '-qq', '-f', *['%s/%s' % (group, name) for name in names])
+
+
+# --- The programs ------------------------------------------------------------
+
+def make_certificates(directory, *names):
+    run(ROOT + '/certs/make-certs', directory, *names)
+
+
+class Agent:
+    """snapsync-agent with a configuration; one volume is (name, path, kind)."""
+
+    def __init__(self, agent_volumes, name='nas2', port=7780, clients=None,
+                 directory=None, pki=PKI):
+        self.name = name
+        self.port = port
+        self.volumes = agent_volumes
+        self.clients = clients or [('nas1', ['receive'],
+                                    [v[0] for v in agent_volumes])]
+        self.directory = directory or LAB + '/agent'
+        self.pki = pki
+        self.process = None
+        self.log_path = '%s.log' % self.directory
+
+    def write_configuration(self):
+        lines = ['[agent]', 'name = "%s"' % self.name,
+                 'listen = ["127.0.0.1:%d"]' % self.port,
+                 'state-directory = "%s"' % self.directory, 'timeout = 20',
+                 '[tls]', 'ca = "%s/ca.crt"' % self.pki,
+                 'cert = "%s/%s.crt"' % (self.pki, self.name),
+                 'key = "%s/%s.key"' % (self.pki, self.name)]
+        for name, allow, granted in self.clients:
+            lines += ['[[client]]', 'name = "%s"' % name,
+                      'allow = %s' % json.dumps(allow),
+                      'volumes = %s' % json.dumps(granted)]
+        for name, path, kind in self.volumes:
+            lines += ['[[volume]]', 'name = "%s"' % name, 'path = "%s"' % path,
+                      'kind = "%s"' % kind]
+        path = self.directory + '.toml'
+        with open(path, 'w') as f:
+            f.write('\n'.join(lines) + '\n')
+        return path
+
+    def start(self):
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        configuration = self.write_configuration()
+        with open(self.log_path, 'ab') as log:
+            begin = log.tell()
+            self.process = subprocess.Popen(
+                [PROGRAMS + '/snapsync-agent', 'serve', '--config', configuration],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        for _ in range(600):
+            if 'listening on' in self.log(begin):
+                return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError('the agent does not listen: ' + self.log(begin))
+
+    def log(self, begin=0):
+        with open(self.log_path, errors='replace') as f:
+            f.seek(begin)
+            return f.read()
+
+    def peak_memory(self):
+        return peak_memory(self.process.pid)
+
+    def stop(self):
+        if self.process is None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(timeout=60)
+        self.process = None
+        return status
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+
+def peak_memory(pid):
+    with open('/proc/%d/status' % pid) as f:
+        return int(re.search(r'VmHWM:\s+(\d+) kB', f.read()).group(1)) * KIB
+
+
+class Result:
+    """What one snapsync-send said: .code, .stderr, and the JSON as .json."""
+
+    def __init__(self, code, stdout, stderr):
+        self.code = code
+        self.stderr = stderr
+        try:
+            self.json = json.loads(stdout)
+        except ValueError:
+            self.json = {}
+        self.stdout = stdout
+
+    @property
+    def text(self):
+        return self.stderr + self.stdout
+
+    def __getitem__(self, key):
+        return self.json.get(key)
+
+    def __str__(self):
+        return 'exit code %d, %s, stderr: %s' % (
+            self.code, self.stdout.strip(), self.stderr.strip()[-1500:])
+
+
+class Sync:
+    """A snapsync-send sync under way."""
+
+    def __init__(self, src, volume, uuid, *arguments, state=None, pki=PKI,
+                 identity='nas1', port=7780, host='localhost'):
+        state = state or LAB + '/sender'
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        self.stdout = open(LAB + '/send.out', 'w+')
+        self.stderr = open(LAB + '/send.err', 'w+')
+        self.command = [
+            PROGRAMS + '/snapsync-send', 'sync', '--src', src, '--dst',
+            '%s:%s' % (host, volume), '--uuid', uuid, '--port', str(port),
+            '--state-directory', state, '--tls-ca', pki + '/ca.crt',
+            '--tls-cert', '%s/%s.crt' % (pki, identity),
+            '--tls-key', '%s/%s.key' % (pki, identity), '--timeout', '20',
+            '--json', *arguments]
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.DEVNULL, stdout=self.stdout,
+            stderr=self.stderr)
+
+    def running(self):
+        return self.process.poll() is None
+
+    def kill(self, number=signal.SIGKILL):
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self, timeout=300):
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            code = -1  # hung
+        texts = []
+        for f in (self.stdout, self.stderr):
+            f.seek(0)
+            texts.append(f.read())
+            f.close()
+        return Result(code, *texts)
+
+
+def sync(*arguments, **options):
+    return Sync(*arguments, **options).wait()
+
+
+def generation_snapshots(group, name):
+    return [v for v in volumes(group) if re.fullmatch(name + r'\.g\d+', v)]
+
+
+# --- Random input ------------------------------------------------------------
+
+def write_randomly(rng, path, count, largest=512 * KIB):
+    """count pieces of random bytes, anywhere; stops when the pool is full."""
+    size = device_size(path)
+    for _ in range(count):
+        length = rng.randrange(1, largest // 4096 + 1) * 4096
+        offset = rng.randrange(0, (size - length) // 4096 + 1) * 4096
+        try:
+            write_device(path, offset, rng.randbytes(length))
+        except OSError:
+            return
+
+
+def discard_randomly(rng, path, count, largest=MIB):
+    size = device_size(path)
+    for _ in range(count):
+        length = rng.randrange(1, largest // 4096 + 1) * 4096
+        offset = rng.randrange(0, (size - length) // 4096 + 1) * 4096
+        if rng.random() < 0.7:  # whole blocks of the pool
+            offset -= offset % BLOCK
+            length = max(BLOCK, length - length % BLOCK)
+        discard(path, offset, min(length, size - offset))
+
+
+def seed_from_environment():
+    text = os.environ.get('SNAPSYNC_SEED')
+    seed = int(text) if text else random.SystemRandom().randrange(1 << 32)
+    print('SNAPSYNC_SEED=%d' % seed, flush=True)
+    return seed
