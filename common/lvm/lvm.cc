@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/lvm/lvm.h"
+
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/subprocess.h"
+#include "common/lvm/physical_volumes.h"
+
+namespace snapsync {
+namespace {
+
+constexpr char kFields[] =
+    "vg_name,vg_uuid,lv_name,lv_uuid,lv_dm_path,lv_attr,lv_active,lv_size,"
+    "lv_skip_activation,lv_merging,lv_tags,pool_lv,pool_lv_uuid,origin,segtype,"
+    "thin_id,transaction_id,chunk_size";
+
+bool Contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+
+// LVM has one exit status (5) for nearly everything: its words tell more.
+absl::Status Failure(const std::string& subject,
+                     const SubprocessResult& result) {
+  Reason reason = Reason::kIo;
+  const std::string& words = result.error_output;
+  if (Contains(words, "not found") || Contains(words, "Failed to find")) {
+    reason = Reason::kTargetUnsuitable;
+  } else if (Contains(words, " in use") || Contains(words, "is used by")) {
+    reason = Reason::kBusy;
+  } else if (Contains(words, "Permission denied") ||
+             Contains(words, "Operation not permitted")) {
+    reason = Reason::kPermission;
+  }
+  return Error(reason, subject + ": " + DescribeFailure(result));
+}
+
+absl::Status Run(const std::string& subject,
+                 const std::vector<std::string>& argv) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const SubprocessResult result, RunSubprocess(argv));
+  if (result.exit_status != 0) return Failure(subject, result);
+  return absl::OkStatus();
+}
+
+// A command that changes the volume group. The flush comes also after a
+// failure: LVM may have committed something before.
+absl::Status Change(const LogicalVolume& volume,
+                    const std::vector<std::string>& argv) {
+  const absl::Status status = Run(volume.FullName(), argv);
+  const absl::Status flushed = FlushPhysicalVolumes(volume.group_uuid);
+  return status.ok() ? flushed : status;
+}
+
+std::vector<std::string> WithNames(std::vector<std::string> argv,
+                                   const std::vector<LogicalVolume>& volumes) {
+  argv.emplace_back("--");
+  for (const LogicalVolume& volume : volumes) {
+    argv.push_back(volume.FullName());
+  }
+  return argv;
+}
+
+std::string NamesOf(const std::vector<LogicalVolume>& volumes) {
+  std::string names;
+  for (const LogicalVolume& volume : volumes) {
+    names += (names.empty() ? "" : ", ") + volume.FullName();
+  }
+  return names;
+}
+
+absl::Status CheckNewName(const std::string& name) {
+  if (IsValidVolumeName(name)) return absl::OkStatus();
+  return Error(Reason::kUsage,
+               "\"" + name + "\" can't be the name of a logical volume");
+}
+
+}  // namespace
+
+absl::StatusOr<VolumeGroup> ReadVolumeGroup(const std::string& group) {
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      const SubprocessResult result,
+      RunSubprocess({"lvs", "--reportformat", "json", "--units", "b",
+                     "--nosuffix", "-a", "-o", kFields, "--", group}));
+  if (result.exit_status != 0) {
+    return Failure("volume group " + group, result);
+  }
+  return ParseVolumeReport(group, result.output);
+}
+
+absl::Status CreateThinSnapshot(const LogicalVolume& origin,
+                                const std::string& name,
+                                const SnapshotOptions& options) {
+  SNAPSYNC_RETURN_IF_ERROR(CheckNewName(name));
+  std::vector<std::string> argv = {"lvcreate",
+                                   "-y",
+                                   "-qq",
+                                   "-s",
+                                   options.read_only ? "-pr" : "-prw",
+                                   options.activation_skip ? "-ky" : "-kn",
+                                   "-n",
+                                   name};
+  for (const std::string& tag : options.tags) {
+    argv.emplace_back("--addtag");
+    argv.push_back(tag);
+  }
+  return Change(origin, WithNames(std::move(argv), {origin}));
+}
+
+absl::Status ActivateVolumes(const std::vector<LogicalVolume>& volumes) {
+  return Run(NamesOf(volumes),
+             WithNames({"lvchange", "-y", "-qq", "-ay", "-K"}, volumes));
+}
+
+absl::Status DeactivateVolumes(const std::vector<LogicalVolume>& volumes) {
+  return Run(NamesOf(volumes),
+             WithNames({"lvchange", "-y", "-qq", "-an"}, volumes));
+}
+
+absl::Status RemoveVolumes(const std::vector<LogicalVolume>& volumes) {
+  if (volumes.empty()) return absl::OkStatus();
+  return Annotate(Change(volumes.front(),
+                         WithNames({"lvremove", "-y", "-qq", "-f"}, volumes)),
+                  "removing");
+}
+
+absl::Status RenameVolume(const LogicalVolume& volume,
+                          const std::string& new_name) {
+  SNAPSYNC_RETURN_IF_ERROR(CheckNewName(new_name));
+  return Change(volume,
+                {"lvrename", "-qq", "--", volume.group, volume.name, new_name});
+}
+
+absl::Status MergeSnapshot(const LogicalVolume& snapshot) {
+  return Change(snapshot,
+                WithNames({"lvconvert", "-y", "-qq", "--merge"}, {snapshot}));
+}
+
+absl::Status RefreshVolume(const LogicalVolume& volume) {
+  return Change(volume,
+                WithNames({"lvchange", "-y", "-qq", "--refresh"}, {volume}));
+}
+
+absl::Status DeleteOrphanThinDevice(const LogicalVolume& pool,
+                                    uint32_t thin_id) {
+  return Run(pool.FullName(),
+             {"dmsetup", "message", pool.device_path + "-tpool", "0",
+              "delete " + std::to_string(thin_id)});
+}
+
+std::optional<uint32_t> OrphanThinIdIn(std::string_view message) {
+  constexpr std::string_view kWords =
+      "already contain thin device with device_id ";
+  const size_t at = message.find(kWords);
+  if (at == std::string_view::npos) return std::nullopt;
+  const std::string_view rest = message.substr(at + kWords.size());
+  const std::string_view digits =
+      rest.substr(0, rest.find_first_not_of("0123456789"));
+  uint32_t id = 0;
+  if (!absl::SimpleAtoi(absl::string_view(digits.data(), digits.size()), &id)) {
+    return std::nullopt;
+  }
+  return id;
+}
+
+}  // namespace snapsync
