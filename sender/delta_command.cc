@@ -39,6 +39,7 @@ absl::StatusOr<Answer> Compare(const DeltaOptions& options, PoolView& view) {
                             view.RequireDevice(options.id));
   DeltaSizes sizes;
   sizes.snapshot = options.size;
+  if (base) sizes.base = options.base_size;
   SNAPSYNC_ASSIGN_OR_RETURN(TreeDelta compared,
                             CompareDevices(view, base, snapshot, sizes));
   if (base) {

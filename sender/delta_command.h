@@ -18,7 +18,10 @@ struct DeltaOptions {
   std::string meta;                 // metadata device or file
   std::optional<uint32_t> base_id;  // nullopt: "none", all that is mapped
   uint32_t id = 0;
-  std::optional<uint64_t> size;    // bytes; nullopt: no clipping
+  std::optional<uint64_t> size;  // bytes; nullopt: no clipping
+  // Bytes; when it is less than `size`, all from where the base ends on is
+  // changed or gone. nullopt: as large as the other.
+  std::optional<uint64_t> base_size;
   bool metadata_snapshot = false;  // a file's held root, not its live state
   bool json = false;
   // Where the note on a metadata snapshot of a live pool is kept.

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -37,6 +38,7 @@ class MemoryMetadata final : public MetadataReader {
       if (blocks[index] >= block_count()) {
         return Error(Reason::kIo, "memory: a block beyond the end");
       }
+      read_.insert(blocks[index]);
       std::memcpy(&out[index * kMetadataBlockSize], block(blocks[index]),
                   kMetadataBlockSize);
     }
@@ -47,6 +49,8 @@ class MemoryMetadata final : public MetadataReader {
     return &image_[number * kMetadataBlockSize];
   }
   std::vector<std::byte>& image() { return image_; }
+  // The blocks that were read.
+  const std::set<uint64_t>& read() const { return read_; }
 
   // Makes the block's checksum right for what it holds now.
   void Seal(uint64_t number, uint32_t salt) {
@@ -63,6 +67,7 @@ class MemoryMetadata final : public MetadataReader {
  private:
   const std::string name_ = "memory";
   std::vector<std::byte> image_;
+  std::set<uint64_t> read_;
 };
 
 }  // namespace snapsync
