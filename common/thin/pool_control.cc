@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -22,6 +23,11 @@ namespace snapsync {
 namespace {
 
 constexpr size_t kLvmUuidSize = 32;
+
+// libdevmapper keeps state of its own (its control device, its log function).
+// Recursive: the list of all devices is read while one of them is asked.
+std::recursive_mutex library_mutex;
+using LibraryLock = std::lock_guard<std::recursive_mutex>;
 
 struct DestroyTask {
   void operator()(dm_task* task) const { dm_task_destroy(task); }
@@ -70,6 +76,7 @@ bool HasNumber(const dm_info& info, DeviceNumber number) {
 // nullopt when there is no such device, or it has not exactly one target.
 absl::StatusOr<std::optional<Target>> OnlyTarget(int type,
                                                  DeviceNumber number) {
+  const LibraryLock lock(library_mutex);
   SNAPSYNC_ASSIGN_OR_RETURN(const Task task, MakeTask(type));
   dm_task_set_major_minor(task.get(), static_cast<int>(number.major),
                           static_cast<int>(number.minor), 0);
@@ -128,6 +135,7 @@ absl::Status BadTable(const Target& target) {
 }
 
 absl::Status SendMessage(const PoolTarget& pool, const char* message) {
+  const LibraryLock lock(library_mutex);
   SNAPSYNC_ASSIGN_OR_RETURN(const Task task, MakeTask(DM_DEVICE_TARGET_MSG));
   dm_task_set_major_minor(task.get(),
                           static_cast<int>(pool.device.number.major),
@@ -234,6 +242,7 @@ absl::StatusOr<std::optional<PoolTarget>> FindPool(DeviceNumber number) {
 absl::StatusOr<std::optional<PoolTarget>> FindPoolOfMetadata(
     DeviceNumber metadata) {
   if (!KernelHasDeviceMapper()) return std::optional<PoolTarget>();
+  const LibraryLock lock(library_mutex);
   SNAPSYNC_ASSIGN_OR_RETURN(const Task task, MakeTask(DM_DEVICE_LIST));
   SNAPSYNC_RETURN_IF_ERROR(RunTask(task, "can't list the devices"));
   const dm_names* entry = dm_task_get_names(task.get());
@@ -246,6 +255,46 @@ absl::StatusOr<std::optional<PoolTarget>> FindPoolOfMetadata(
     entry = reinterpret_cast<const dm_names*>(
         reinterpret_cast<const char*>(entry) + entry->next);
   }
+}
+
+absl::StatusOr<std::optional<int>> ReadOpenCount(DeviceNumber number) {
+  if (!KernelHasDeviceMapper()) return std::optional<int>();
+  const LibraryLock lock(library_mutex);
+  SNAPSYNC_ASSIGN_OR_RETURN(const Task task, MakeTask(DM_DEVICE_INFO));
+  dm_task_set_major_minor(task.get(), static_cast<int>(number.major),
+                          static_cast<int>(number.minor), 0);
+  if (dm_task_run(task.get()) == 0) {
+    const int error = dm_task_get_errno(task.get());
+    if (error == ENXIO || error == ENODEV || error == EINVAL) {
+      return std::optional<int>();
+    }
+    return PosixError(error != 0 ? error : EPERM,
+                      absl::StrCat("device-mapper: can't ask for device ",
+                                   number.major, ":", number.minor));
+  }
+  dm_info info{};
+  if (dm_task_get_info(task.get(), &info) == 0 || !HasNumber(info, number)) {
+    return std::optional<int>();
+  }
+  return std::optional<int>(info.open_count);
+}
+
+absl::StatusOr<uint64_t> ReadMappedBytes(DeviceNumber number) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<Target> target,
+                            OnlyTarget(DM_DEVICE_STATUS, number));
+  // mapped sectors, highest mapped sector
+  uint64_t sectors = 0;
+  if (!target || target->type != "thin" ||
+      !absl::SimpleAtoi(
+          target->parameters.substr(0, target->parameters.find(' ')),
+          &sectors)) {
+    return Error(
+        Reason::kIo,
+        absl::StrCat("device-mapper device ", number.major, ":", number.minor,
+                     ": its status \"", target ? target->parameters : "",
+                     "\" is not that of a working thin device"));
+  }
+  return sectors * kSectorSize;
 }
 
 absl::StatusOr<PoolStatus> ReadPoolStatus(const PoolTarget& pool) {

@@ -3,7 +3,7 @@
 // Live thin pools and thin devices through device-mapper. The only place that
 // knows libdevmapper.
 //
-// Used by one thread at a time (libdevmapper is not thread-safe). Needs the
+// Thread-safe: libdevmapper is not, so requests wait for each other. Needs the
 // rights to use device-mapper: kPermission without them.
 #ifndef SNAPSYNC_COMMON_THIN_POOL_CONTROL_H_
 #define SNAPSYNC_COMMON_THIN_POOL_CONTROL_H_
@@ -33,7 +33,6 @@ struct MappedDevice {
   DeviceNumber number;
   std::string name;
   std::string uuid;  // empty: it has none
-  int open_count = 0;
   bool read_only = false;
   bool suspended = false;
 };
@@ -71,6 +70,13 @@ absl::StatusOr<std::optional<PoolTarget>> FindPool(DeviceNumber number);
 // is no device-mapper at all.
 absl::StatusOr<std::optional<PoolTarget>> FindPoolOfMetadata(
     DeviceNumber metadata);
+
+// How often a device of device-mapper is open: by processes, mounts, devices on
+// it, and the kernel. nullopt when it is none.
+absl::StatusOr<std::optional<int>> ReadOpenCount(DeviceNumber number);
+
+// Bytes of a thin device that have blocks of the pool. kIo when it is none.
+absl::StatusOr<uint64_t> ReadMappedBytes(DeviceNumber number);
 
 absl::StatusOr<PoolStatus> ReadPoolStatus(const PoolTarget& pool);
 
