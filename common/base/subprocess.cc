@@ -32,7 +32,7 @@ constexpr std::array<std::string_view, 4> kFolders = {"/usr/sbin", "/sbin",
 constexpr std::array<const char*, 3> kPassedVariables = {
     "LVM_SYSTEM_DIR", "DM_DISABLE_UDEV", "LVM_SUPPRESS_FD_WARNINGS"};
 constexpr size_t kErrorOutputBytes = 16384;
-constexpr size_t kErrorLines = 3;
+constexpr size_t kErrorLines = 6;
 constexpr auto kGrace = std::chrono::seconds(10);
 
 absl::StatusOr<std::string> FindProgram(const std::string& name) {

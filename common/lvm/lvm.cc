@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/lvm/lvm.h"
 
+#include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -70,6 +72,64 @@ std::string NamesOf(const std::vector<LogicalVolume>& volumes) {
   return names;
 }
 
+// Whether `thin_id` is that of one of `volumes`, and of no other in their pool.
+bool IsOnlyOf(const VolumeGroup& group,
+              const std::vector<LogicalVolume>& volumes, uint32_t thin_id) {
+  size_t owners = 0;
+  for (const LogicalVolume& volume : group.volumes) {
+    if (volume.thin_id != thin_id ||
+        volume.pool_uuid != volumes.front().pool_uuid) {
+      continue;
+    }
+    if (std::none_of(volumes.begin(), volumes.end(), [&](const auto& wanted) {
+          return wanted.uuid == volume.uuid;
+        })) {
+      return false;
+    }
+    ++owners;
+  }
+  return owners == 1;
+}
+
+bool IsAboveAll(const VolumeGroup& group, const std::string& pool_uuid,
+                uint32_t thin_id) {
+  return std::all_of(group.volumes.begin(), group.volumes.end(),
+                     [&](const LogicalVolume& volume) {
+                       return volume.pool_uuid != pool_uuid ||
+                              volume.thin_id.value_or(0) < thin_id;
+                     });
+}
+
+absl::Status DeleteThinDevice(const VolumeGroup& group,
+                              const std::string& pool_uuid, uint32_t thin_id) {
+  const LogicalVolume* pool = group.FindUuid(pool_uuid);
+  if (pool == nullptr) {
+    return Error(Reason::kIo, "volume group " + group.name +
+                                  " has no thin pool " + pool_uuid);
+  }
+  return Run(pool->FullName(),
+             {"dmsetup", "message", pool->device_path + "-tpool", "0",
+              "delete " + std::to_string(thin_id)});
+}
+
+// Change(), and once again without the thin device that LVM stumbles over, if
+// `may_delete` says that it is nobody's.
+absl::Status ChangeInPool(const VolumeGroup& group,
+                          const std::vector<LogicalVolume>& volumes,
+                          const std::vector<std::string>& argv,
+                          const std::function<bool(uint32_t)>& may_delete) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const SubprocessResult first, RunSubprocess(argv));
+  SNAPSYNC_RETURN_IF_ERROR(FlushPhysicalVolumes(volumes.front().group_uuid));
+  if (first.exit_status == 0) return absl::OkStatus();
+  const std::optional<uint32_t> orphan = OrphanThinIdIn(first.error_output);
+  if (!orphan.has_value() || !may_delete(*orphan)) {
+    return Failure(NamesOf(volumes), first);
+  }
+  SNAPSYNC_RETURN_IF_ERROR(
+      DeleteThinDevice(group, volumes.front().pool_uuid, *orphan));
+  return Change(volumes.front(), argv);
+}
+
 absl::Status CheckNewName(const std::string& name) {
   if (IsValidVolumeName(name)) return absl::OkStatus();
   return Error(Reason::kUsage,
@@ -89,7 +149,8 @@ absl::StatusOr<VolumeGroup> ReadVolumeGroup(const std::string& group) {
   return ParseVolumeReport(group, result.output);
 }
 
-absl::Status CreateThinSnapshot(const LogicalVolume& origin,
+absl::Status CreateThinSnapshot(const VolumeGroup& group,
+                                const LogicalVolume& origin,
                                 const std::string& name,
                                 const SnapshotOptions& options) {
   SNAPSYNC_RETURN_IF_ERROR(CheckNewName(name));
@@ -105,7 +166,10 @@ absl::Status CreateThinSnapshot(const LogicalVolume& origin,
     argv.emplace_back("--addtag");
     argv.push_back(tag);
   }
-  return Change(origin, WithNames(std::move(argv), {origin}));
+  return ChangeInPool(group, {origin}, WithNames(std::move(argv), {origin}),
+                      [&](uint32_t thin_id) {
+                        return IsAboveAll(group, origin.pool_uuid, thin_id);
+                      });
 }
 
 absl::Status ActivateVolumes(const std::vector<LogicalVolume>& volumes) {
@@ -118,11 +182,12 @@ absl::Status DeactivateVolumes(const std::vector<LogicalVolume>& volumes) {
              WithNames({"lvchange", "-y", "-qq", "-an"}, volumes));
 }
 
-absl::Status RemoveVolumes(const std::vector<LogicalVolume>& volumes) {
+absl::Status RemoveVolumes(const VolumeGroup& group,
+                           const std::vector<LogicalVolume>& volumes) {
   if (volumes.empty()) return absl::OkStatus();
-  return Annotate(Change(volumes.front(),
-                         WithNames({"lvremove", "-y", "-qq", "-f"}, volumes)),
-                  "removing");
+  return ChangeInPool(
+      group, volumes, WithNames({"lvremove", "-y", "-qq", "-f"}, volumes),
+      [&](uint32_t thin_id) { return IsOnlyOf(group, volumes, thin_id); });
 }
 
 absl::Status RenameVolume(const LogicalVolume& volume,
@@ -140,13 +205,6 @@ absl::Status MergeSnapshot(const LogicalVolume& snapshot) {
 absl::Status RefreshVolume(const LogicalVolume& volume) {
   return Change(volume,
                 WithNames({"lvchange", "-y", "-qq", "--refresh"}, {volume}));
-}
-
-absl::Status DeleteOrphanThinDevice(const LogicalVolume& pool,
-                                    uint32_t thin_id) {
-  return Run(pool.FullName(),
-             {"dmsetup", "message", pool.device_path + "-tpool", "0",
-              "delete " + std::to_string(thin_id)});
 }
 
 std::optional<uint32_t> OrphanThinIdIn(std::string_view message) {

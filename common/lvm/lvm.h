@@ -101,9 +101,14 @@ struct SnapshotOptions {
   std::vector<std::string> tags;
 };
 
-// A thin snapshot of a thin volume, in its pool. The kernel suspends an active
-// origin for it, so its file system is consistent.
-absl::Status CreateThinSnapshot(const LogicalVolume& origin,
+// A thin snapshot of `origin`, a thin volume of `group`, in its pool. The
+// kernel suspends an active origin for it, so its file system is consistent.
+//
+// A crash between the pool's commit and LVM's leaves a thin device that no
+// volume names, and LVM would make the next one with the same id and fail. Such
+// a device is deleted if its id is higher than that of any volume in the pool.
+absl::Status CreateThinSnapshot(const VolumeGroup& group,
+                                const LogicalVolume& origin,
                                 const std::string& name,
                                 const SnapshotOptions& options);
 
@@ -113,8 +118,15 @@ absl::Status ActivateVolumes(const std::vector<LogicalVolume>& volumes);
 // inactive then.
 absl::Status DeactivateVolumes(const std::vector<LogicalVolume>& volumes);
 
-// kBusy when one is in use; others may be gone then.
-absl::Status RemoveVolumes(const std::vector<LogicalVolume>& volumes);
+// Removes volumes of `group`. kBusy when one is in use; others may be gone
+// then.
+//
+// A crash between LVM's commit and the pool's leaves a volume whose thin device
+// LVM still wants to make, but which the pool has already; LVM then refuses all
+// changes in that pool. Such a thin device is deleted first, if it is that of a
+// volume that is to be removed, and no other has its thin id.
+absl::Status RemoveVolumes(const VolumeGroup& group,
+                           const std::vector<LogicalVolume>& volumes);
 
 absl::Status RenameVolume(const LogicalVolume& volume,
                           const std::string& new_name);
@@ -127,12 +139,6 @@ absl::Status MergeSnapshot(const LogicalVolume& snapshot);
 
 // Has a merge that was put off done, if nobody uses the origin any more.
 absl::Status RefreshVolume(const LogicalVolume& volume);
-
-// Deletes a thin device in a pool that no logical volume names: a crash between
-// LVM's two commits leaves one, and LVM then refuses to make another with that
-// id. The caller has made sure.
-absl::Status DeleteOrphanThinDevice(const LogicalVolume& pool,
-                                    uint32_t thin_id);
 
 // The thin id in LVM's complaint that the pool has such a device already.
 std::optional<uint32_t> OrphanThinIdIn(std::string_view message);
