@@ -245,6 +245,7 @@ absl::StatusOr<std::unique_ptr<BlockWriter>> OpenFileWriter(
   SNAPSYNC_ASSIGN_OR_RETURN(
       auto file,
       OpenFile::Open(path, O_RDWR | (options.exclusive ? O_EXCL : 0)));
+  if (!options.name.empty()) file->name = options.name;
   return std::make_unique<FileWriter>(std::move(file), options);
 }
 

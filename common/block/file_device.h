@@ -35,6 +35,8 @@ struct WriterOptions {
   // O_EXCL: kBusy while a block device is mounted or held. A plain open by
   // somebody else is not noticed here: see device_holders.h.
   bool exclusive = false;
+  // What errors call it; empty: the path.
+  std::string name = {};
 };
 
 // Opens an existing `path` for writing.

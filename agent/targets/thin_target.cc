@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A thin logical volume, written through a stage: a thin snapshot NAME.stage of
+// it. The commit is LVM's merge of the stage into the volume: one LVM commit
+// after which the volume has the stage's thin id. So the thin id of the volume
+// is what says, after any crash, whether the commit has happened; no file does.
+//
+// The volume and the stage are inactive during the merge. LVM would put the
+// merge off if somebody opened the volume in that moment; a device that is not
+// there can't be opened, and somebody who was faster makes the deactivation
+// fail, which changes nothing.
+//
+// Volumes of ours carry the tag "snapsync": only such a stage or generation is
+// ever removed.
+#include <optional>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "agent/targets/named_values.h"
+#include "agent/targets/target.h"
+#include "agent/targets/thin_volume.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/block/file_device.h"
+#include "common/lvm/lvm.h"
+
+namespace snapsync {
+namespace {
+
+constexpr char kTag[] = "snapsync";
+constexpr char kStageKind[] = "thin-stage";
+constexpr char kSealKind[] = "thin-seal";
+
+std::string StageName(const LogicalVolume& volume) {
+  return volume.name + ".stage";
+}
+
+std::string GenerationName(const LogicalVolume& volume, uint64_t number) {
+  return volume.name + ".g" + std::to_string(number);
+}
+
+// 7 for "NAME.g7".
+std::optional<uint64_t> GenerationNumber(const LogicalVolume& volume,
+                                         const std::string& name) {
+  const std::string prefix = volume.name + ".g";
+  uint64_t number = 0;
+  if (!name.starts_with(prefix) ||
+      !absl::SimpleAtoi(name.substr(prefix.size()), &number) ||
+      name != GenerationName(volume, number)) {
+    return std::nullopt;
+  }
+  return number;
+}
+
+absl::Status Mismatch(const LogicalVolume& volume, const std::string& what) {
+  return Error(Reason::kBaseMismatch, volume.FullName() + " " + what);
+}
+
+// What a token says.
+struct Stage {
+  std::string volume_uuid;
+  uint64_t volume_thin_id = 0;  // before the commit
+  std::string uuid;
+  uint64_t thin_id = 0;  // the volume's after the commit
+
+  static absl::StatusOr<Stage> Parse(const std::string& token) {
+    SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
+                              NamedValues::Parse(kStageKind, token));
+    return Stage{values.Text("volume"), values.Number("volume-id"),
+                 values.Text("stage"), values.Number("stage-id")};
+  }
+
+  std::string ToString() const {
+    return NamedValues(kStageKind)
+        .Set("volume", volume_uuid)
+        .Set("volume-id", volume_thin_id)
+        .Set("stage", uuid)
+        .Set("stage-id", thin_id)
+        .ToString();
+  }
+};
+
+class LvmThinTarget final : public Target {
+ public:
+  LvmThinTarget(std::string path, std::string state_directory)
+      : path_(std::move(path)), state_directory_(std::move(state_directory)) {}
+
+  bool in_place() const override { return false; }
+
+  absl::StatusOr<TargetFacts> Inspect() override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    const LogicalVolume& volume = target.volume;
+    for (const LogicalVolume& other : target.group.volumes) {
+      if (other.merging && other.origin == volume.name) {
+        return Error(Reason::kBusy,
+                     volume.FullName() + ": " + other.name +
+                         " is to be merged into it, which waits for it to be "
+                         "free; `lvchange --refresh` then does it");
+      }
+    }
+    SNAPSYNC_RETURN_IF_ERROR(MakeActive(volume));
+    SNAPSYNC_RETURN_IF_ERROR(CheckPool(volume));
+    SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(volume));
+    TargetFacts facts;
+    facts.identity = "dm:" + volume.DeviceMapperUuid();
+    facts.size = volume.size;
+    SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t mapped, MappedBytes(volume));
+    facts.blank = mapped == 0;
+    return facts;
+  }
+
+  absl::Status CheckSeal(const std::string& seal) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    return CheckSealOf(target, seal);
+  }
+
+  absl::StatusOr<std::string> CreateStage(uint64_t size,
+                                          bool /*from_base*/) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, FindThinVolume(path_));
+    if (size > target.volume.size) {
+      return Error(Reason::kTargetUnsuitable,
+                   target.volume.FullName() + " has " +
+                       std::to_string(target.volume.size) +
+                       " bytes, the source " + std::to_string(size) +
+                       "; enlarge it (lvextend)");
+    }
+    const std::string name = StageName(target.volume);
+    SNAPSYNC_RETURN_IF_ERROR(RemoveOurs(target, target.group.FindName(name)));
+    SNAPSYNC_RETURN_IF_ERROR(CreateThinSnapshot(target.group, target.volume,
+                                                name, {.tags = {kTag}}));
+    SNAPSYNC_ASSIGN_OR_RETURN(target, FindThinVolume(path_));
+    const LogicalVolume* stage = target.group.FindName(name);
+    if (stage == nullptr || !stage->thin_id.has_value()) {
+      return Error(Reason::kIo,
+                   target.volume.FullName() + ": LVM made no stage " + name);
+    }
+    return Stage{target.volume.uuid, *target.volume.thin_id, stage->uuid,
+                 *stage->thin_id}
+        .ToString();
+  }
+
+  absl::StatusOr<std::unique_ptr<BlockWriter>> OpenStage(
+      const std::string& token) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const Stage wanted, Stage::Parse(token));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume stage,
+                              FindStage(target, wanted));
+    if (stage.merging) {
+      return Mismatch(target.volume, ": its stage is being committed");
+    }
+    SNAPSYNC_RETURN_IF_ERROR(MakeActive(stage));
+    SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(stage));
+    WriterOptions options;
+    options.zero_method = ZeroMethod::kThinDiscard;
+    options.discard_block = target.pool.chunk_size;
+    options.exclusive = true;
+    return OpenFileWriter(stage.device_path, options);
+  }
+
+  absl::StatusOr<std::string> Commit(const std::string& token, uint64_t number,
+                                     const std::string& base_seal) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const Stage wanted, Stage::Parse(token));
+    SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, FindThinVolume(path_));
+    if (target.volume.uuid != wanted.volume_uuid) {
+      return Mismatch(target.volume, "is not the volume of this session");
+    }
+    if (target.volume.thin_id != wanted.thin_id) {
+      const absl::Status switched = Switch(target, wanted, number, base_seal);
+      SNAPSYNC_ASSIGN_OR_RETURN(target, FindThinVolume(path_));
+      if (target.volume.thin_id != wanted.thin_id && !switched.ok()) {
+        return switched;
+      }
+    }
+    if (target.volume.thin_id != wanted.thin_id) {
+      return Error(Reason::kBusy,
+                   target.volume.FullName() +
+                       ": LVM put the merge of the stage off until nobody has "
+                       "the volume open; commit again");
+    }
+    SNAPSYNC_RETURN_IF_ERROR(MakeActive(target.volume));
+    return MakeSeal(target, number);
+  }
+
+  absl::Status RemoveStage(const std::string& token) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    if (token.empty()) {
+      return RemoveOurs(target,
+                        target.group.FindName(StageName(target.volume)));
+    }
+    SNAPSYNC_ASSIGN_OR_RETURN(const Stage wanted, Stage::Parse(token));
+    return RemoveOurs(target, target.group.FindUuid(wanted.uuid));
+  }
+
+  absl::Status Prune(uint64_t number, uint64_t keep) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    std::vector<LogicalVolume> old;
+    for (const LogicalVolume& volume : target.group.volumes) {
+      const std::optional<uint64_t> its_number =
+          GenerationNumber(target.volume, volume.name);
+      if (its_number.has_value() && *its_number < number &&
+          number - *its_number >= keep && IsOurs(target, volume)) {
+        old.push_back(volume);
+      }
+    }
+    return RemoveVolumes(target.group, old);
+  }
+
+ private:
+  static bool IsOurs(const ThinVolume& target, const LogicalVolume& volume) {
+    return volume.HasTag(kTag) && volume.thin_id.has_value() &&
+           volume.pool_uuid == target.volume.pool_uuid &&
+           volume.uuid != target.volume.uuid;
+  }
+
+  static absl::StatusOr<LogicalVolume> FindStage(const ThinVolume& target,
+                                                 const Stage& wanted) {
+    const LogicalVolume* stage = target.group.FindUuid(wanted.uuid);
+    if (target.volume.uuid != wanted.volume_uuid) {
+      return Mismatch(target.volume, "is not the volume of this session");
+    }
+    if (stage == nullptr || stage->thin_id != wanted.thin_id) {
+      return Mismatch(target.volume, ": its stage is not there any more");
+    }
+    return *stage;
+  }
+
+  // `stage` may be nullptr: nothing to do. With it goes the generation that
+  // was made of it, if the commit stopped before the merge.
+  static absl::Status RemoveOurs(const ThinVolume& target,
+                                 const LogicalVolume* stage) {
+    if (stage == nullptr) return absl::OkStatus();
+    if (!IsOurs(target, *stage)) {
+      return Error(Reason::kTargetUnsuitable,
+                   stage->FullName() + " is not SnapSync's (it has no tag \"" +
+                       kTag + "\"), but has the name of a stage of " +
+                       target.volume.name + "; rename or remove it");
+    }
+    if (stage->merging) {
+      return Error(Reason::kBusy,
+                   stage->FullName() +
+                       " is being merged and can't be removed; the merge ends "
+                       "when nobody has the volume open");
+    }
+    std::vector<LogicalVolume> volumes = {*stage};
+    for (const LogicalVolume& volume : target.group.volumes) {
+      if (volume.origin == stage->name && IsOurs(target, volume) &&
+          GenerationNumber(target.volume, volume.name).has_value()) {
+        volumes.push_back(volume);
+      }
+    }
+    return RemoveVolumes(target.group, volumes);
+  }
+
+  absl::Status CheckSealOf(const ThinVolume& target,
+                           const std::string& seal) const {
+    SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
+                              NamedValues::Parse(kSealKind, seal));
+    const LogicalVolume& volume = target.volume;
+    if (volume.uuid != values.Text("volume")) {
+      return Mismatch(volume,
+                      "is another volume than the one that was synced "
+                      "(its UUID is not the recorded one)");
+    }
+    if (volume.thin_id != values.Number("volume-id")) {
+      return Mismatch(volume,
+                      "was replaced since the last sync: its thin id is " +
+                          std::to_string(*volume.thin_id) + ", recorded is " +
+                          values.Text("volume-id"));
+    }
+    const LogicalVolume* generation =
+        target.group.FindUuid(values.Text("generation"));
+    if (generation == nullptr ||
+        generation->thin_id != values.Number("generation-id") ||
+        generation->pool_uuid != volume.pool_uuid) {
+      return Mismatch(volume, ": its generation snapshot " +
+                                  values.Text("name") +
+                                  " is not there any more, so nothing proves "
+                                  "what the volume holds");
+    }
+    SNAPSYNC_RETURN_IF_ERROR(MakeActive(volume));
+    return CheckSameAsGeneration(target, *generation, state_directory_);
+  }
+
+  // Up to the merge, without looking whether it was done or put off.
+  absl::Status Switch(const ThinVolume& target, const Stage& wanted,
+                      uint64_t number, const std::string& base_seal) const {
+    const LogicalVolume& volume = target.volume;
+    if (volume.thin_id != wanted.volume_thin_id) {
+      return Mismatch(volume, "was replaced while the stage was written");
+    }
+    SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume stage,
+                              FindStage(target, wanted));
+    SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(volume));
+    if (stage.merging) return RefreshVolume(volume);
+    if (stage.size != volume.size) {
+      return Mismatch(volume, "was resized while the stage was written");
+    }
+    if (!base_seal.empty()) {
+      SNAPSYNC_RETURN_IF_ERROR(CheckSealOf(target, base_seal));
+    }
+    const std::string name = GenerationName(volume, number);
+    SNAPSYNC_RETURN_IF_ERROR(FreeGenerationName(target, stage, name));
+    SNAPSYNC_RETURN_IF_ERROR(CreateThinSnapshot(
+        target.group, stage, name,
+        {.read_only = true, .activation_skip = true, .tags = {kTag}}));
+    if (absl::Status in_use = DeactivateVolumes({volume, stage});
+        !in_use.ok()) {
+      Reactivate(volume);
+      LogicalVolume generation = stage;
+      generation.name = name;
+      if (absl::Status s = RemoveVolumes(target.group, {generation}); !s.ok()) {
+        Log(Severity::kWarning, MessageOf(s));
+      }
+      return in_use;
+    }
+    // Whatever it says: whether the merge was committed, the thin id tells.
+    // Until then the generation goes with the stage.
+    absl::Status merged = MergeSnapshot(stage);
+    if (!merged.ok()) Reactivate(volume);
+    return merged;
+  }
+
+  static void Reactivate(const LogicalVolume& volume) {
+    if (absl::Status s = ActivateVolumes({volume}); !s.ok()) {
+      Log(Severity::kError, MessageOf(s));
+    }
+  }
+
+  // `name` may be taken: by an interrupted commit of this stage, which is
+  // removed, or by a generation of a history whose record was lost, which is
+  // kept under another name.
+  static absl::Status FreeGenerationName(const ThinVolume& target,
+                                         const LogicalVolume& stage,
+                                         const std::string& name) {
+    const LogicalVolume* old = target.group.FindName(name);
+    if (old == nullptr) return absl::OkStatus();
+    if (IsOurs(target, *old) && old->origin == stage.name) {
+      return RemoveVolumes(target.group, {*old});
+    }
+    const std::string new_name = name + ".kept-" + old->uuid.substr(0, 6);
+    Log(Severity::kWarning, old->FullName() +
+                                " is of another history of this volume; it is "
+                                "kept as " +
+                                new_name);
+    return RenameVolume(*old, new_name);
+  }
+
+  static absl::StatusOr<std::string> MakeSeal(const ThinVolume& target,
+                                              uint64_t number) {
+    NamedValues seal(kSealKind);
+    seal.Set("volume", target.volume.uuid)
+        .Set("volume-id", *target.volume.thin_id)
+        .Set("name", GenerationName(target.volume, number));
+    const LogicalVolume* generation = target.group.FindName(seal.Text("name"));
+    if (generation == nullptr || !generation->thin_id.has_value()) {
+      // Somebody removed it after the merge. The commit stands; this seal will
+      // never be proven, so the next sync compares or sends everything.
+      Log(Severity::kError, target.volume.FullName() +
+                                ": the generation snapshot " +
+                                seal.Text("name") + " was removed");
+      return seal.ToString();
+    }
+    return seal.Set("generation", generation->uuid)
+        .Set("generation-id", *generation->thin_id)
+        .ToString();
+  }
+
+  const std::string path_;
+  const std::string state_directory_;
+};
+
+}  // namespace
+
+std::unique_ptr<Target> MakeThinTarget(const std::string& path,
+                                       const std::string& state_directory) {
+  return std::make_unique<LvmThinTarget>(path, state_directory);
+}
+
+}  // namespace snapsync
