@@ -92,6 +92,12 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
                                 "; the session starts again");
   }
   SNAPSYNC_RETURN_IF_ERROR(CheckOpen(request, facts, record));
+  if (request.chunk_count == 0 && request.generation == request.base) {
+    SessionGrant grant;
+    grant.committed = true;
+    grant.number = record.number;
+    return grant;
+  }
   DropLive();
   SNAPSYNC_RETURN_IF_ERROR(EndSession(record));
   record.identity = facts.identity;
@@ -110,10 +116,8 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
                      std::to_string(request.source_size) +
                      "; grow the target (lvextend) and try again");
   }
-  if (request.generation.none() || request.chunk_count == 0) {
-    return Error(Reason::kOther, volume +
-                                     ": the request names no generation "
-                                     "or an empty plan");
+  if (request.generation.none()) {
+    return Error(Reason::kOther, volume + ": the request names no generation");
   }
   const bool empty =
       record.generation.none() && record.state != TargetState::kTorn;
@@ -328,6 +332,7 @@ absl::StatusOr<VolumeState> Replica::Describe() {
     state.grows = facts->grows;
   } else {
     state.problem = std::string(MessageOf(facts.status()));
+    state.problem_reason = static_cast<int>(ReasonOf(facts.status()));
   }
   return state;
 }

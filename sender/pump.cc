@@ -184,7 +184,8 @@ class PumpRun {
   void Count(const Chunk& chunk) {
     for (const Piece& piece : chunk.pieces) {
       progress_.done_bytes += piece.length;
-      if (piece.kind != PieceKind::kData) result_.zero_bytes += piece.length;
+      if (piece.kind == PieceKind::kZero) result_.zero_bytes += piece.length;
+      if (piece.kind == PieceKind::kGone) result_.gone_bytes += piece.length;
     }
     progress_.sent_bytes += chunk.data.size();
     result_.data_bytes += chunk.data.size();

@@ -50,7 +50,8 @@ struct PumpOptions {
 struct PumpResult {
   Receipt receipt;
   uint64_t data_bytes = 0;          // sent by this call, all attempts
-  uint64_t zero_bytes = 0;          // told as zeroes, gone ones included
+  uint64_t zero_bytes = 0;          // read as zeroes: not sent as data
+  uint64_t gone_bytes = 0;          // not mapped on the source
   uint64_t resumed_from_bytes = 0;  // of the plan, where this call began
   bool was_committed = false;       // by an earlier call whose reply was lost
 };

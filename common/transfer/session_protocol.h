@@ -30,6 +30,8 @@ struct SessionRequest {
   Id128 generation;          // the one that the commit makes
   uint64_t source_size = 0;  // bytes
   Digest256 plan_digest{};
+  // 0 with `generation` equal to `base`: nothing to send, only the base is to
+  // be proven; the answer is then that it is committed.
   uint64_t chunk_count = 0;
   // The plan leaves no byte of the source's size out: it may go into a target
   // with any contents.
@@ -74,7 +76,8 @@ struct VolumeState {
   std::string replication;  // empty: none yet
   Id128 generation;         // that it is at, or was before the open session
   uint64_t number = 0;
-  std::string problem;  // why it can't be written to now; empty: it can
+  std::string problem;     // why it can't be written to now; empty: it can
+  int problem_reason = 0;  // its Reason, 0 without a problem
 };
 
 }  // namespace snapsync

@@ -232,6 +232,7 @@ v1::Volume ToProto(const VolumeState& state) {
   message.set_generation(BytesOf(state.generation));
   message.set_number(state.number);
   message.set_problem(state.problem);
+  message.set_problem_reason(static_cast<uint32_t>(state.problem_reason));
   return message;
 }
 
@@ -245,6 +246,10 @@ absl::StatusOr<VolumeState> FromProto(const v1::Volume& message) {
   SNAPSYNC_RETURN_IF_ERROR(
       ReadId("generation", message.generation(), state.generation));
   state.problem = message.problem();
+  if (message.problem_reason() > 10) {
+    return Bad("problem_reason", "is out of range");
+  }
+  state.problem_reason = static_cast<int>(message.problem_reason());
   state.size = message.size();
   state.blank = message.blank();
   state.grows = message.grows();

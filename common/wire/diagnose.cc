@@ -61,11 +61,17 @@ absl::StatusOr<UniqueFd> Connect(const std::string& host, int port) {
                    "; does snapsync-agent run there, on this port?");
 }
 
-std::string LastSslError() {
+// What OpenSSL's last error was. A connection that was merely closed (an agent
+// being restarted) is kConnection; anything the other side said is not.
+absl::Status HandshakeError(const std::string& what) {
   const unsigned long code = ERR_get_error();
   ERR_clear_error();
   const char* text = code == 0 ? nullptr : ERR_reason_error_string(code);
-  return text == nullptr ? "the connection was closed" : text;
+  if (text == nullptr ||
+      ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+    return Error(Reason::kConnection, what + ": the connection was closed");
+  }
+  return Error(Reason::kPermission, what + ": " + text);
 }
 
 }  // namespace
@@ -83,8 +89,7 @@ absl::Status DiagnoseConnection(const TlsFiles& files, const std::string& host,
                                          files.certificate.c_str()) != 1 ||
       SSL_CTX_use_PrivateKey_file(context.get(), files.key.c_str(),
                                   SSL_FILETYPE_PEM) != 1) {
-    return Error(Reason::kPermission,
-                 "the certificate files can't be used: " + LastSslError());
+    return HandshakeError("the certificate files can't be used");
   }
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
   const std::unique_ptr<SSL, FreeConnection> connection(SSL_new(context.get()));
@@ -110,16 +115,14 @@ absl::Status DiagnoseConnection(const TlsFiles& files, const std::string& host,
                        X509_verify_cert_error_string(verified) +
                        " (checked with the CA in " + files.ca + ")");
     }
-    return Error(Reason::kPermission,
-                 where + ": the TLS handshake failed: " + LastSslError());
+    return HandshakeError(where + ": the TLS handshake failed");
   }
   // In TLS 1.3 a refusal of our certificate comes with the first answer; an
   // HTTP/2 server speaks first.
   unsigned char first = 0;
   if (SSL_read(connection.get(), &first, 1) != 1) {
-    return Error(Reason::kPermission,
-                 where + ": it does not accept our certificate " +
-                     files.certificate + ": " + LastSslError());
+    return HandshakeError(where + ": it does not accept our certificate " +
+                          files.certificate);
   }
   return absl::OkStatus();
 }

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An agent over gRPC and mutual TLS. A call in which nothing moves for the
+// timeout is ended; a connection that does not come about is asked for its
+// reason (common/wire/tls.h).
+#ifndef SNAPSYNC_SENDER_GRPC_AGENT_CLIENT_H_
+#define SNAPSYNC_SENDER_GRPC_AGENT_CLIENT_H_
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "common/wire/tls.h"
+#include "sender/agent_client.h"
+
+namespace snapsync {
+
+struct GrpcAgentOptions {
+  std::string host;
+  int port = 0;
+  wire::TlsFiles files;             // checked by the caller
+  std::chrono::seconds timeout{0};  // without progress; 0: never
+};
+
+// Connects with the first call.
+std::unique_ptr<AgentClient> MakeGrpcAgentClient(
+    const GrpcAgentOptions& options);
+
+}  // namespace snapsync
+
+#endif  // SNAPSYNC_SENDER_GRPC_AGENT_CLIENT_H_

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sender/grpc_sync_command.h"
+
+#include <atomic>
+#include <csignal>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/base/units.h"
+#include "common/wire/tls.h"
+#include "sender/grpc_agent_client.h"
+#include "sender/progress.h"
+
+namespace snapsync {
+namespace {
+
+// Waits for SIGINT and SIGTERM in a thread of its own: the first one ends the
+// sync where it can be resumed, the second one the process. The signals must be
+// blocked in all threads.
+class Interrupt {
+ public:
+  Interrupt(const sigset_t& signals, AgentClient* agent)
+      : thread_([this, signals, agent] {
+          int received = 0;
+          sigwait(&signals, &received);
+          if (received == SIGUSR1) return;
+          signal_ = received;
+          agent->Cancel();
+          sigwait(&signals, &received);
+          if (received != SIGUSR1) std::_Exit(128 + received);
+        }) {}
+  ~Interrupt() {
+    pthread_kill(thread_.native_handle(), SIGUSR1);
+    thread_.join();
+  }
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+
+  // 0: none came.
+  int signal() const { return signal_; }
+
+ private:
+  std::atomic<int> signal_{0};
+  std::thread thread_;
+};
+
+absl::Status Run(SyncCommand& command, const sigset_t& signals,
+                 SyncResult& result, int& signal) {
+  const SenderConfig& config = command.config;
+  LogOptions log;
+  log.program = "snapsync-send";
+  log.directory = config.log_directory;
+  log.file_level = config.log_level;
+  SNAPSYNC_RETURN_IF_ERROR(StartLog(log));
+  GrpcAgentOptions agent_options;
+  agent_options.host = command.destination.host;
+  agent_options.port = config.port;
+  agent_options.files = {config.tls_ca, config.tls_certificate, config.tls_key};
+  agent_options.timeout = std::chrono::seconds(config.timeout_seconds);
+  wire::RestrictToTls13();
+  SNAPSYNC_RETURN_IF_ERROR(wire::CheckTlsFiles(agent_options.files).status());
+
+  const std::unique_ptr<AgentClient> agent = MakeGrpcAgentClient(agent_options);
+  const Interrupt interrupt(signals, agent.get());
+  ProgressLine line;
+  PumpOptions& pump = command.sync.pump;
+  pump.now = [] { return std::chrono::steady_clock::now(); };
+  pump.interrupted = [&interrupt] { return interrupt.signal() != 0; };
+  pump.sleep = [&interrupt](std::chrono::nanoseconds time) {
+    const auto end = std::chrono::steady_clock::now() + time;
+    for (auto left = time; left.count() > 0 && interrupt.signal() == 0;
+         left = end - std::chrono::steady_clock::now()) {
+      std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(
+          left, std::chrono::milliseconds(100)));
+    }
+  };
+  pump.progress = [&line](const PumpProgress& p) { line.Update(p); };
+  pump.notice = [&line](const std::string& text) {
+    line.Notice(text);
+    Log(Severity::kInfo, text);
+  };
+  const absl::Status status = RunSync(command.sync, *agent, result);
+  signal = interrupt.signal();
+  return status;
+}
+
+void PrintJson(const SyncResult& result, int exit_code,
+               const std::string& error) {
+  nlohmann::ordered_json json = {
+      {"schema", "snapsync.sync/1"},
+      {"result", result.result},
+      {"exit_code", exit_code},
+      {"method", result.method},
+      {"why", result.why},
+      {"generation",
+       result.generation.none() ? "" : result.generation.ToString()},
+      {"number", result.number},
+      {"plan",
+       {{"data_bytes", result.data_bytes},
+        {"zero_bytes", result.zero_bytes},
+        {"gone_bytes", result.gone_bytes}}},
+      {"sent_bytes", result.sent_bytes},
+      {"resumed_from_bytes", result.resumed_from_bytes},
+      {"seconds", result.seconds},
+      {"warnings", result.warnings}};
+  if (!error.empty()) json["error"] = error;
+  std::cout << json.dump(-1, ' ', false,
+                         nlohmann::ordered_json::error_handler_t::replace)
+            << "\n";
+}
+
+void PrintText(const SyncCommand& command, const SyncResult& result) {
+  const std::string generation = result.generation.ToString().substr(0, 8);
+  if (result.result == "unchanged") {
+    std::cout << "Nothing changed: " << command.sync.volume
+              << " holds generation " << generation << " still.\n";
+    return;
+  }
+  const bool dry_run = result.result == "dry-run";
+  std::cout << (dry_run ? "Would send " : "Sent ")
+            << FormatBytes(dry_run ? result.data_bytes : result.sent_bytes)
+            << " by method " << result.method << " (" << result.why << "); "
+            << FormatBytes(result.zero_bytes) << " were zero, "
+            << FormatBytes(result.gone_bytes) << " gone.\n";
+  if (dry_run) return;
+  std::cout << command.sync.volume << " holds generation " << generation
+            << " (number " << result.number << "), after "
+            << FormatSeconds(result.seconds) << ".\n";
+}
+
+}  // namespace
+
+int RunSyncCommand(SyncCommand command) {
+  // Blocked before any thread exists: only the waiting thread gets them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+    sigaddset(&signals, signal);
+  }
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  const auto begin = std::chrono::steady_clock::now();
+  SyncResult result;
+  int signal = 0;
+  const absl::Status status = Run(command, signals, result, signal);
+  result.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin)
+          .count();
+  result.warnings.insert(result.warnings.begin(), command.warnings.begin(),
+                         command.warnings.end());
+  const bool interrupted = !status.ok() && signal != 0;
+  const int exit_code = interrupted ? 128 + signal : ExitCode(status);
+  std::string error;
+  if (!status.ok()) {
+    result.result = "error";
+    error = interrupted ? "interrupted; the same command goes on where it was"
+                        : std::string(MessageOf(status));
+    Log(Severity::kError, error);
+  }
+  for (const std::string& warning : result.warnings) {
+    Log(Severity::kWarning, warning);
+  }
+  if (command.json) {
+    PrintJson(result, exit_code, error);
+  } else if (status.ok()) {
+    PrintText(command, result);
+  }
+  return exit_code;
+}
+
+}  // namespace snapsync

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `snapsync-send sync`: runs a sync against a remote agent, tells of progress
+// on stderr and of the result on stdout.
+#ifndef SNAPSYNC_SENDER_GRPC_SYNC_COMMAND_H_
+#define SNAPSYNC_SENDER_GRPC_SYNC_COMMAND_H_
+
+#include "sender/options.h"
+
+namespace snapsync {
+
+// The exit code. Called by main, while the process has one thread: SIGINT and
+// SIGTERM end the sync in an orderly way, to be resumed.
+int RunSyncCommand(SyncCommand command);
+
+}  // namespace snapsync
+
+#endif  // SNAPSYNC_SENDER_GRPC_SYNC_COMMAND_H_

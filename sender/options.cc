@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sender/options.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <sstream>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/units.h"
+
+namespace snapsync {
+namespace {
+
+constexpr char kDefaultConfig[] = "/etc/snapsync/send.toml";
+
+// Flags as they were given; what is missing comes from the configuration.
+struct Flags {
+  std::optional<std::string> config;
+  std::optional<std::string> state_directory;
+  std::optional<int> port;
+  std::optional<uint64_t> timeout;
+  std::optional<std::string> speed_limit;
+  std::optional<std::string> tls_ca;
+  std::optional<std::string> tls_certificate;
+  std::optional<std::string> tls_key;
+  std::optional<std::string> log_directory;
+  std::optional<std::string> file_level;
+
+  std::string source;
+  std::string destination;
+  std::string replication;
+  std::optional<std::string> meta;
+  std::optional<uint32_t> id;
+  std::string encrypt;
+  bool encrypts = false;
+  bool allow_full = false;
+  bool yes = false;
+  bool dry_run = false;
+  bool json = false;
+
+  std::string base_id;
+  std::string size;
+  bool metadata_snapshot = false;
+};
+
+void AddCommonFlags(CLI::App& app, Flags& flags) {
+  app.add_option("-c,--config", flags.config,
+                 std::string("Configuration file (default ") + kDefaultConfig +
+                     ", if it exists)")
+      ->envname("SNAPSYNC_CONFIG");
+  app.add_option("--state-directory", flags.state_directory,
+                 "Where bases and interrupted syncs are remembered");
+  app.add_flag("--json", flags.json, "The result as JSON on stdout");
+}
+
+void AddSyncFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--src", flags.source,
+                 "What to send: a thin volume (a snapshot of it is made) or a "
+                 "snapshot")
+      ->required();
+  app.add_option("--dst", flags.destination,
+                 "Where to: HOST:VOLUME of the agent there")
+      ->required();
+  app.add_option("--uuid", flags.replication, "Names this replication")
+      ->required();
+  app.add_option("--meta", flags.meta,
+                 "The pool's metadata device or a metadata file (found when "
+                 "left out)");
+  app.add_option("--id", flags.id, "The thin id of --src (found when left out)")
+      ->check(CLI::Range(0, (1 << 24) - 1));
+  app.add_option("--port", flags.port, "The agent's port")
+      ->check(CLI::Range(1, 65535));
+  app.add_option("--timeout", flags.timeout,
+                 "Give up after so many seconds without progress; 0: never");
+  app.add_option("--speed-limit", flags.speed_limit,
+                 "Bytes per second, with K, M or G; 0: none");
+  app.add_flag("--encrypt{tls}", flags.encrypt,
+               "Demand AES-256 (connections are always mutual TLS 1.3 with "
+               "AES-256-GCM)");
+  app.add_option("--tls-ca", flags.tls_ca, "The CA's certificate (PEM)");
+  app.add_option("--tls-cert", flags.tls_certificate,
+                 "This node's certificate (PEM)");
+  app.add_option("--tls-key", flags.tls_key, "This node's private key (PEM)");
+  app.add_option("--log-directory", flags.log_directory, "Log to files there");
+  app.add_option("--file-level", flags.file_level,
+                 "debug, info, warning or error");
+  app.add_flag("--allow-full", flags.allow_full,
+               "Send everything again, over what is on the target, when no "
+               "delta can be trusted");
+  app.add_flag("-y,--yes", flags.yes,
+               "Answer yes to what would be asked: the same as --allow-full");
+  app.add_flag("-n,--dry-run", flags.dry_run,
+               "Say what would be sent; write nothing");
+}
+
+void AddDeltaFlags(CLI::App& app, Flags& flags, DeltaOptions& delta) {
+  app.add_option("--meta", delta.meta, "Metadata device or file")->required();
+  app.add_option("--base-id", flags.base_id,
+                 "Thin id of the base, or \"none\": all that is mapped")
+      ->required();
+  app.add_option("--id", delta.id, "Thin id of the snapshot")->required();
+  app.add_option("--size", flags.size, "Size of the snapshot: clip to it");
+  app.add_flag("--metadata-snapshot", delta.metadata_snapshot,
+               "Read the metadata snapshot that the metadata holds");
+}
+
+absl::StatusOr<SenderConfig> MergeConfig(const Flags& flags) {
+  SenderConfig config;
+  const bool has_default = ::access(kDefaultConfig, R_OK) == 0;
+  if (flags.config || has_default) {
+    SNAPSYNC_ASSIGN_OR_RETURN(
+        config, ReadSenderConfig(flags.config.value_or(kDefaultConfig)));
+  }
+  config.state_directory =
+      flags.state_directory.value_or(config.state_directory);
+  config.port = flags.port.value_or(config.port);
+  config.timeout_seconds = flags.timeout.value_or(config.timeout_seconds);
+  if (flags.speed_limit) {
+    SNAPSYNC_ASSIGN_OR_RETURN(config.bytes_per_second,
+                              ParseSize(*flags.speed_limit));
+  }
+  config.tls_ca = flags.tls_ca.value_or(config.tls_ca);
+  config.tls_certificate =
+      flags.tls_certificate.value_or(config.tls_certificate);
+  config.tls_key = flags.tls_key.value_or(config.tls_key);
+  config.log_directory = flags.log_directory.value_or(config.log_directory);
+  if (flags.file_level) {
+    const auto level = ParseSeverity(*flags.file_level);
+    if (!level) {
+      return Error(Reason::kUsage,
+                   "--file-level must be debug, info, warning or error");
+    }
+    config.log_level = *level;
+  }
+  return config;
+}
+
+absl::StatusOr<Command> MakeSync(const Flags& flags) {
+  SyncCommand command;
+  SNAPSYNC_ASSIGN_OR_RETURN(command.config, MergeConfig(flags));
+  SNAPSYNC_ASSIGN_OR_RETURN(command.destination,
+                            ParseDestination(flags.destination));
+  if (!command.destination.user.empty()) {
+    command.warnings.push_back(
+        "the user in --dst is ignored: a node is known by its certificate");
+  }
+  if (flags.replication.empty() || flags.replication.size() > 128) {
+    return Error(Reason::kUsage, "--uuid must have 1 to 128 characters");
+  }
+  if (flags.encrypts && flags.encrypt != "tls") {
+    command.warnings.push_back("--encrypt " + flags.encrypt +
+                               " means TLS 1.3 with AES-256-GCM here");
+  }
+  SyncOptions& sync = command.sync;
+  sync.source.path = flags.source;
+  sync.source.meta = flags.meta;
+  sync.source.id = flags.id;
+  sync.source.state_directory = command.config.state_directory;
+  sync.destination = flags.destination;
+  sync.volume = command.destination.volume;
+  sync.replication = flags.replication;
+  sync.allow_full = flags.allow_full || flags.yes;
+  sync.dry_run = flags.dry_run;
+  sync.pump.timeout = std::chrono::seconds(command.config.timeout_seconds);
+  sync.pump.bytes_per_second = command.config.bytes_per_second;
+  command.json = flags.json;
+  return command;
+}
+
+absl::StatusOr<Command> MakeDelta(const Flags& flags, DeltaOptions delta) {
+  if (flags.base_id != "none") {
+    uint32_t id = 0;
+    if (!CLI::detail::lexical_cast(flags.base_id, id)) {
+      return Error(Reason::kUsage, "--base-id must be a thin id or \"none\"");
+    }
+    delta.base_id = id;
+  }
+  if (!flags.size.empty()) {
+    SNAPSYNC_ASSIGN_OR_RETURN(delta.size, ParseSize(flags.size));
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(const SenderConfig config, MergeConfig(flags));
+  delta.state_directory = config.state_directory;
+  delta.json = flags.json;
+  return delta;
+}
+
+}  // namespace
+
+absl::StatusOr<Command> ParseCommandLine(int argc, const char* const* argv) {
+  Flags flags;
+  DeltaOptions delta;
+  CLI::App app(
+      "Replicates snapshots of thin volumes, sending only what "
+      "changed.",
+      "snapsync-send");
+  app.set_version_flag("--version", "snapsync-send " SNAPSYNC_VERSION);
+  app.require_subcommand(1);
+  CLI::App* sync_app = app.add_subcommand(
+      "sync", "Bring a snapshot to a volume of a remote agent");
+  AddCommonFlags(*sync_app, flags);
+  AddSyncFlags(*sync_app, flags);
+  CLI::App* delta_app = app.add_subcommand(
+      "delta", "Print what changed between two thin devices of a pool");
+  AddCommonFlags(*delta_app, flags);
+  AddDeltaFlags(*delta_app, flags, delta);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream text;
+    std::ostringstream complaint;
+    if (app.exit(error, text, complaint) == 0) return Command(text.str());
+    return Error(Reason::kUsage, error.what());
+  }
+  flags.encrypts = sync_app->count("--encrypt") > 0;
+  return sync_app->parsed() ? MakeSync(flags) : MakeDelta(flags, delta);
+}
+
+}  // namespace snapsync

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sender/replication_state.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "common/base/atomic_file.h"
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "common/base/state_file.h"
+#include "common/base/status_macros.h"
+
+namespace snapsync {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr char kKind[] = "replication";
+constexpr int kVersion = 1;
+
+Json ToJson(const SnapshotName& snapshot) {
+  return {{"group", snapshot.group},
+          {"name", snapshot.name},
+          {"ours", snapshot.ours}};
+}
+
+Json ToJson(const BaseRecord& record) {
+  return {{"vg_uuid", record.vg_uuid},
+          {"pool_uuid", record.pool_uuid},
+          {"lv_uuid", record.lv_uuid},
+          {"device_id", record.device_id},
+          {"transaction_id", record.transaction_id},
+          {"creation_time", record.creation_time},
+          {"snapshotted_time", record.snapshotted_time},
+          {"mapped_blocks", record.mapped_blocks},
+          {"pool_time", record.pool_time},
+          {"pool_transaction_id", record.pool_transaction_id},
+          {"data_block_sectors", record.data_block_sectors},
+          {"device_size", record.device_size},
+          {"external_origin", record.external_origin}};
+}
+
+Id128 IdOf(const Json& value) {
+  const auto id = Id128::Parse(value.get<std::string>());
+  if (!id) throw Json::other_error::create(500, "not an id", &value);
+  return *id;
+}
+
+SnapshotName SnapshotOf(const Json& json) {
+  return {json.at("group").get<std::string>(),
+          json.at("name").get<std::string>(), json.at("ours").get<bool>()};
+}
+
+BaseRecord RecordOf(const Json& json) {
+  BaseRecord record;
+  json.at("vg_uuid").get_to(record.vg_uuid);
+  json.at("pool_uuid").get_to(record.pool_uuid);
+  json.at("lv_uuid").get_to(record.lv_uuid);
+  json.at("device_id").get_to(record.device_id);
+  json.at("transaction_id").get_to(record.transaction_id);
+  json.at("creation_time").get_to(record.creation_time);
+  json.at("snapshotted_time").get_to(record.snapshotted_time);
+  json.at("mapped_blocks").get_to(record.mapped_blocks);
+  json.at("pool_time").get_to(record.pool_time);
+  json.at("pool_transaction_id").get_to(record.pool_transaction_id);
+  json.at("data_block_sectors").get_to(record.data_block_sectors);
+  json.at("device_size").get_to(record.device_size);
+  json.at("external_origin").get_to(record.external_origin);
+  return record;
+}
+
+ReplicationState StateOf(const Json& json) {
+  ReplicationState state;
+  if (json.contains("base")) {
+    const Json& base = json["base"];
+    state.base =
+        BaseState{IdOf(base.at("generation")), SnapshotOf(base.at("snapshot")),
+                  RecordOf(base.at("record"))};
+  }
+  if (json.contains("pending")) {
+    const Json& pending = json["pending"];
+    state.pending =
+        PendingState{IdOf(pending.at("generation")), IdOf(pending.at("base")),
+                     pending.at("covers_all").get<bool>(),
+                     SnapshotOf(pending.at("snapshot")),
+                     pending.at("identity").get<std::string>()};
+  }
+  return state;
+}
+
+}  // namespace
+
+ReplicationStore::ReplicationStore(FileLock lock, std::string path)
+    : lock_(std::move(lock)), path_(std::move(path)) {}
+
+absl::StatusOr<ReplicationStore> ReplicationStore::Open(
+    const std::string& state_directory, const std::string& replication,
+    const std::string& destination) {
+  // Any text may be a --uuid or a --dst: the folder's name is a hash of both.
+  const Digest256 digest = Sha256()
+                               .Update(replication.size())
+                               .Update(replication)
+                               .Update(destination)
+                               .Finish();
+  const std::string folder =
+      state_directory + "/replications/" + Hex(std::span(digest).first<16>());
+  SNAPSYNC_RETURN_IF_ERROR(MakeFolder(folder));
+  SNAPSYNC_ASSIGN_OR_RETURN(FileLock lock, FileLock::Acquire(folder + "/lock"));
+  return ReplicationStore(std::move(lock), folder + "/replication.state");
+}
+
+absl::StatusOr<ReplicationState> ReplicationStore::Load() const {
+  const absl::StatusOr<std::string> contents = ReadWholeFile(path_);
+  if (absl::IsNotFound(contents.status())) return ReplicationState{};
+  if (!contents.ok()) return contents.status();
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::string body,
+                            DecodeState(kKind, kVersion, path_, *contents));
+  try {
+    return StateOf(Json::parse(body));
+  } catch (const Json::exception& error) {
+    return Error(Reason::kIo, path_ + ": " + error.what());
+  }
+}
+
+absl::Status ReplicationStore::Save(const ReplicationState& state) const {
+  Json json = Json::object();
+  if (state.base) {
+    json["base"] = {{"generation", state.base->generation.ToString()},
+                    {"snapshot", ToJson(state.base->snapshot)},
+                    {"record", ToJson(state.base->record)}};
+  }
+  if (state.pending) {
+    json["pending"] = {{"generation", state.pending->generation.ToString()},
+                       {"base", state.pending->base.ToString()},
+                       {"covers_all", state.pending->covers_all},
+                       {"snapshot", ToJson(state.pending->snapshot)},
+                       {"identity", state.pending->identity}};
+  }
+  return WriteFileAtomically(
+      path_,
+      EncodeState(
+          kKind, kVersion,
+          json.dump(2, ' ', true, Json::error_handler_t::replace) + "\n"));
+}
+
+}  // namespace snapsync

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the sender remembers of one replication (--uuid and --dst) between runs:
+// the base that both ends hold, and the sync that is under way. One state file
+// and one lock in a folder of its own; docs/formats.md has the text form.
+//
+// Invariants: `pending` is durable before the snapshot it names is made and
+// before a session is opened with its generation, so that a run after a crash
+// finds both; `base` is replaced only after the agent's receipt.
+#ifndef SNAPSYNC_SENDER_REPLICATION_STATE_H_
+#define SNAPSYNC_SENDER_REPLICATION_STATE_H_
+
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/base/file_lock.h"
+#include "common/base/id128.h"
+#include "common/thin/base_record.h"
+
+namespace snapsync {
+
+// A snapshot of the source, as it is found again. Empty fields where there is
+// no LVM.
+struct SnapshotName {
+  std::string group;
+  std::string name;
+  bool ours = false;  // made by us from an origin, and removed by us
+};
+
+struct BaseState {
+  Id128 generation;
+  SnapshotName snapshot;
+  BaseRecord record;
+};
+
+struct PendingState {
+  Id128 generation;  // that the commit will make
+  Id128 base;        // none: full
+  bool covers_all = false;
+  SnapshotName snapshot;
+  // Which snapshot it is, once it exists: a generation must never name two.
+  std::string identity;
+};
+
+struct ReplicationState {
+  std::optional<BaseState> base;
+  std::optional<PendingState> pending;
+};
+
+class ReplicationStore {
+ public:
+  // Takes the lock of the replication. kBusy when another run has it.
+  static absl::StatusOr<ReplicationStore> Open(
+      const std::string& state_directory, const std::string& replication,
+      const std::string& destination);
+
+  absl::StatusOr<ReplicationState> Load() const;
+  // Durable when it returns OK.
+  absl::Status Save(const ReplicationState& state) const;
+
+ private:
+  ReplicationStore(FileLock lock, std::string path);
+
+  FileLock lock_;
+  std::string path_;
+};
+
+}  // namespace snapsync
+
+#endif  // SNAPSYNC_SENDER_REPLICATION_STATE_H_

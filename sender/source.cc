@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sender/source.h"
+
+#include <sys/stat.h>
+
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/block/file_device.h"
+#include "common/thin/metadata_snapshot.h"
+#include "common/thin/pool_control.h"
+
+namespace snapsync {
+namespace {
+
+constexpr char kTag[] = "snapsync";
+
+bool Exists(const std::string& path) {
+  struct stat facts {};
+  return ::stat(path.c_str(), &facts) == 0;
+}
+
+// The LVM volume that `path` speaks of; nullopt for anything else that exists.
+absl::StatusOr<std::optional<LogicalVolume>> FindVolume(
+    const std::string& path) {
+  if (Exists(path)) {
+    SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<DeviceNumber> number,
+                              BlockDeviceNumber(path));
+    if (!number) return std::nullopt;
+    SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<ThinTarget> thin,
+                              FindThin(*number));
+    if (!thin || !ParseLvmUuid(thin->device.uuid)) return std::nullopt;
+  }
+  // An inactive snapshot has no node: LVM knows it by name.
+  SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolumeName name,
+                            ParseVolumePath(path));
+  SNAPSYNC_ASSIGN_OR_RETURN(const VolumeGroup group,
+                            ReadVolumeGroup(name.group));
+  const LogicalVolume* volume = group.FindName(name.name);
+  if (volume == nullptr) {
+    return Error(Reason::kIo, "--src " + path + " does not exist");
+  }
+  return *volume;
+}
+
+}  // namespace
+
+absl::StatusOr<SourceFacts> ExamineSource(const SourceOptions& options) {
+  SourceFacts facts;
+  SNAPSYNC_ASSIGN_OR_RETURN(facts.volume, FindVolume(options.path));
+  facts.is_origin = facts.volume.has_value() &&
+                    facts.volume->segment_type == "thin" &&
+                    facts.volume->writable && facts.volume->origin.empty();
+  return facts;
+}
+
+absl::Status MakeSnapshot(const LogicalVolume& origin,
+                          const SnapshotName& name) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const VolumeGroup group,
+                            ReadVolumeGroup(origin.group));
+  if (const LogicalVolume* found = group.FindName(name.name)) {
+    if (found->HasTag(kTag) && found->origin == origin.name) {
+      return absl::OkStatus();
+    }
+    return Error(Reason::kOther, found->FullName() +
+                                     " is in the way: it is not a snapshot "
+                                     "that was made for this sync");
+  }
+  SnapshotOptions options;
+  options.read_only = true;
+  options.activation_skip = true;
+  options.tags = {kTag};
+  return CreateThinSnapshot(group, origin, name.name, options);
+}
+
+absl::Status RemoveSnapshot(const SnapshotName& name) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const VolumeGroup group,
+                            ReadVolumeGroup(name.group));
+  const LogicalVolume* found = group.FindName(name.name);
+  // Without our tag it is somebody's, whatever its name.
+  if (found == nullptr || !found->HasTag(kTag)) return absl::OkStatus();
+  return RemoveVolumes(group, {*found});
+}
+
+absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
+    const SourceOptions& options, const SnapshotName& name) {
+  std::unique_ptr<SourceSnapshot> snapshot(new SourceSnapshot());
+  snapshot->path_ = options.path;
+  snapshot->state_directory_ = options.state_directory;
+  if (!name.group.empty()) {
+    SNAPSYNC_ASSIGN_OR_RETURN(snapshot->group_, ReadVolumeGroup(name.group));
+    const LogicalVolume* volume = snapshot->group_->FindName(name.name);
+    if (volume == nullptr) {
+      return Error(Reason::kIo,
+                   "snapshot " + name.group + "/" + name.name + " is gone");
+    }
+    snapshot->volume_ = *volume;
+    snapshot->path_ = volume->device_path;
+    snapshot->identity_ = volume->uuid;
+    if (!volume->active) {
+      SNAPSYNC_RETURN_IF_ERROR(ActivateVolumes({*volume}));
+      snapshot->deactivate_ = true;
+    }
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(snapshot->reader_, OpenFileReader(snapshot->path_));
+  SNAPSYNC_RETURN_IF_ERROR(snapshot->FindMetadata(options));
+  if (snapshot->identity_.empty()) snapshot->identity_ = snapshot->path_;
+  return snapshot;
+}
+
+SourceSnapshot::~SourceSnapshot() {
+  reader_.reset();
+  if (!deactivate_) return;
+  if (absl::Status s = DeactivateVolumes({*volume_}); !s.ok()) {
+    Log(Severity::kWarning, std::string(MessageOf(s)));
+  }
+}
+
+absl::Status SourceSnapshot::FindMetadata(const SourceOptions& options) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<DeviceNumber> number,
+                            BlockDeviceNumber(path_));
+  std::optional<ThinTarget> thin;
+  if (number) {
+    SNAPSYNC_ASSIGN_OR_RETURN(thin, FindThin(*number));
+  }
+  if (!thin) {
+    if (options.meta.has_value() != options.id.has_value()) {
+      return Error(Reason::kUsage,
+                   "--src " + path_ +
+                       " is not a thin device: give both --meta and --id, or "
+                       "neither");
+    }
+    if (options.meta) {
+      metadata_ = *options.meta;
+      thin_id_ = options.id;
+    }
+    return absl::OkStatus();
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<PoolTarget> pool,
+                            FindPool(thin->pool));
+  if (!pool) {
+    return Error(Reason::kIo, path_ + ": its pool can't be found");
+  }
+  // A snapshot that the sender made of the --src origin has another id.
+  const bool ids_speak_of_this =
+      volume_ == std::nullopt || !volume_->HasTag(kTag);
+  if (options.id && ids_speak_of_this && *options.id != thin->thin_id) {
+    return Error(Reason::kUsage, "--id " + std::to_string(*options.id) +
+                                     ", but " + path_ + " has thin id " +
+                                     std::to_string(thin->thin_id));
+  }
+  if (options.meta) {
+    SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<DeviceNumber> given,
+                              BlockDeviceNumber(*options.meta));
+    if (!given || *given != pool->metadata) {
+      return Error(Reason::kUsage,
+                   "--meta " + *options.meta +
+                       " is not the metadata device of the pool of " + path_ +
+                       ", which is " + pool->metadata.Path());
+    }
+  }
+  metadata_ = pool->metadata.Path();
+  thin_id_ = thin->thin_id;
+  external_origin_ = thin->external_origin.has_value();
+  if (identity_.empty()) identity_ = thin->device.uuid;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<GuardedDelta> SourceSnapshot::DeltaFrom(
+    const std::optional<BaseRecord>& base) const {
+  DeltaRequest request;
+  request.snapshot_id = *thin_id_;
+  request.snapshot_size = reader_->size();
+  request.base = base;
+  request.facts.snapshot_external_origin = external_origin_;
+  if (volume_) {
+    request.facts.vg_uuid = volume_->group_uuid;
+    request.facts.pool_uuid = volume_->pool_uuid;
+    request.facts.snapshot_lv_uuid = volume_->uuid;
+    if (base) {
+      const LogicalVolume* holder =
+          group_->FindThinId(volume_->pool_uuid, base->device_id);
+      if (holder != nullptr) request.facts.base_lv_uuid = holder->uuid;
+    }
+  }
+  MetadataSource metadata;
+  metadata.path = metadata_;
+  metadata.state_directory = state_directory_;
+  GuardedDelta delta;
+  SNAPSYNC_RETURN_IF_ERROR(
+      WithPoolView(metadata, [&](PoolView& view) -> absl::Status {
+        SNAPSYNC_ASSIGN_OR_RETURN(delta, ComputeDelta(view, request));
+        return absl::OkStatus();
+      }));
+  return delta;
+}
+
+}  // namespace snapsync

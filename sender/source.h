@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What --src names, and how to read it: a snapshot of a thin volume, or an
+// origin of which the sender makes one; with LVM, with bare device-mapper, or
+// as a file with a metadata file beside it; or a thick device.
+//
+// Used by one thread at a time. Errors: kUsage for what contradicts itself,
+// kIo and kTargetUnsuitable with the device.
+#ifndef SNAPSYNC_SENDER_SOURCE_H_
+#define SNAPSYNC_SENDER_SOURCE_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/block/block_device.h"
+#include "common/lvm/lvm.h"
+#include "common/thin/guarded_delta.h"
+#include "sender/replication_state.h"
+
+namespace snapsync {
+
+struct SourceOptions {
+  std::string path;                 // --src
+  std::optional<std::string> meta;  // --meta
+  std::optional<uint32_t> id;       // --id
+  std::string state_directory;
+};
+
+// What --src turned out to be; nothing was changed yet.
+struct SourceFacts {
+  // A volume of LVM.
+  std::optional<LogicalVolume> volume;
+  // It is written to: a snapshot has to be made.
+  bool is_origin = false;
+};
+
+absl::StatusOr<SourceFacts> ExamineSource(const SourceOptions& options);
+
+// Makes the snapshot that `name` says, of the origin, if it is not there from
+// an earlier run.
+absl::Status MakeSnapshot(const LogicalVolume& origin,
+                          const SnapshotName& name);
+
+// Removes a snapshot that we made. OK when it is gone already.
+absl::Status RemoveSnapshot(const SnapshotName& name);
+
+// A snapshot that can be read. Destroyed, it is closed, and deactivated again
+// if it had to be activated.
+class SourceSnapshot {
+ public:
+  // `name` of the snapshot in LVM; empty for what --src names itself.
+  static absl::StatusOr<std::unique_ptr<SourceSnapshot>> Open(
+      const SourceOptions& options, const SnapshotName& name);
+  ~SourceSnapshot();
+  SourceSnapshot(const SourceSnapshot&) = delete;
+  SourceSnapshot& operator=(const SourceSnapshot&) = delete;
+
+  BlockReader& reader() { return *reader_; }
+  const std::string& path() const { return path_; }
+  // Which snapshot this is, whatever its name: never the same for two.
+  const std::string& identity() const { return identity_; }
+  // Metadata of a thin pool can be had.
+  bool has_metadata() const { return thin_id_.has_value(); }
+
+  // The delta from `base` (nullopt: all that is mapped) to this snapshot, under
+  // all guards. Requires has_metadata().
+  absl::StatusOr<GuardedDelta> DeltaFrom(
+      const std::optional<BaseRecord>& base) const;
+
+ private:
+  SourceSnapshot() = default;
+  absl::Status FindMetadata(const SourceOptions& options);
+
+  std::string path_;
+  std::string identity_;
+  std::string state_directory_;
+  std::optional<LogicalVolume> volume_;
+  std::optional<VolumeGroup> group_;
+  bool deactivate_ = false;
+  bool external_origin_ = false;
+  std::unique_ptr<BlockReader> reader_;
+  std::string metadata_;
+  std::optional<uint32_t> thin_id_;
+};
+
+}  // namespace snapsync
+
+#endif  // SNAPSYNC_SENDER_SOURCE_H_

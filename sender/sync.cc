@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sender/sync.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "sender/planner.h"
+#include "sender/replication_state.h"
+
+namespace snapsync {
+namespace {
+
+std::string HostName() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+// Trying again with the same snapshot can't help.
+bool IsFinal(const absl::Status& status) {
+  const Reason reason = ReasonOf(status);
+  return reason == Reason::kBaseMismatch ||
+         reason == Reason::kTargetUnsuitable || reason == Reason::kUsage;
+}
+
+class Sync {
+ public:
+  Sync(const SyncOptions& options, AgentClient& agent, ReplicationStore store,
+       SyncResult& result)
+      : options_(options),
+        agent_(agent),
+        store_(std::move(store)),
+        result_(result) {}
+
+  absl::Status Run() {
+    SNAPSYNC_ASSIGN_OR_RETURN(state_, store_.Load());
+    // Asked before a snapshot is made: while the agent is away, the pool must
+    // not fill with snapshots.
+    SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState target, AskAgent());
+    SNAPSYNC_ASSIGN_OR_RETURN(snapshot_, ChooseSnapshot());
+    absl::Status status = SendSnapshot(target);
+    // Nothing is open any more: what is not needed can go.
+    const bool drop =
+        options_.dry_run ? made_now_ : !status.ok() && IsFinal(status);
+    if (drop && snapshot_.ours) {
+      state_.pending.reset();
+      if (absl::Status s = store_.Save(state_); !s.ok()) return s;
+      unneeded_ = snapshot_;
+    }
+    RemoveUnneeded();
+    return status;
+  }
+
+ private:
+  absl::StatusOr<VolumeState> AskAgent() {
+    SNAPSYNC_ASSIGN_OR_RETURN(VolumeState target,
+                              agent_.Describe(options_.volume));
+    if (target.problem_reason != 0) {
+      return Error(static_cast<Reason>(target.problem_reason),
+                   "volume " + target.name + ": " + target.problem);
+    }
+    return target;
+  }
+
+  // The snapshot to send: --src itself, or one made of the origin. One that an
+  // interrupted run made is taken again.
+  absl::StatusOr<SnapshotName> ChooseSnapshot() {
+    SNAPSYNC_ASSIGN_OR_RETURN(const SourceFacts facts,
+                              ExamineSource(options_.source));
+    if (!facts.volume) return SnapshotName{};
+    const LogicalVolume& volume = *facts.volume;
+    if (!facts.is_origin) {
+      return SnapshotName{volume.group, volume.name, false};
+    }
+    if (!state_.pending || !state_.pending->snapshot.ours ||
+        state_.pending->snapshot.group != volume.group) {
+      PendingState pending;
+      pending.generation = Id128::Random();
+      pending.snapshot = {volume.group,
+                          volume.name + ".snapsync-" +
+                              pending.generation.ToString().substr(0, 8),
+                          true};
+      state_.pending = pending;
+      SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
+      made_now_ = true;
+    }
+    const SnapshotName name = state_.pending->snapshot;
+    if (absl::Status s = MakeSnapshot(volume, name); !s.ok()) {
+      state_.pending.reset();
+      SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
+      return s;
+    }
+    return name;
+  }
+
+  absl::Status SendSnapshot(const VolumeState& target) {
+    SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<SourceSnapshot> source,
+                              SourceSnapshot::Open(options_.source, snapshot_));
+    // An interrupted sync is gone on with if this is the snapshot that it had.
+    // A thick source may have changed meanwhile: its syncs begin anew.
+    const bool continues = state_.pending &&
+                           state_.pending->identity == source->identity() &&
+                           source->has_metadata();
+    ReplicationState known = state_;
+    if (!continues) known.pending.reset();
+    SNAPSYNC_ASSIGN_OR_RETURN(
+        PlannedSync planned,
+        PlanSync(*source, known, target, options_.allow_full));
+    Announce(planned, *source);
+    if (options_.dry_run) {
+      result_.result = "dry-run";
+      return absl::OkStatus();
+    }
+    absl::Status status = Send(planned, *source, continues);
+    if (continues && !status.ok() &&
+        ReasonOf(status) == Reason::kBaseMismatch) {
+      // The agent can't go on where the interrupted sync was. From the start.
+      known.pending.reset();
+      SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState now, AskAgent());
+      SNAPSYNC_ASSIGN_OR_RETURN(
+          planned, PlanSync(*source, known, now, options_.allow_full));
+      Announce(planned, *source);
+      status = Send(planned, *source, false);
+    }
+    return status;
+  }
+
+  void Announce(const PlannedSync& planned, const SourceSnapshot& source) {
+    result_.method = planned.method;
+    result_.why = planned.why;
+    result_.data_bytes = planned.plan.changed_bytes();
+    result_.gone_bytes = planned.plan.gone_bytes();
+    result_.warnings = planned.warnings;
+    options_.pump.notice("sending " + source.path() + " by method " +
+                         planned.method + ": " + planned.why);
+  }
+
+  absl::Status Send(const PlannedSync& planned, SourceSnapshot& source,
+                    bool continues) {
+    const bool unchanged = planned.plan.empty() && !planned.base.none();
+    PendingState pending;
+    pending.generation =
+        continues ? state_.pending->generation : Id128::Random();
+    if (unchanged) pending.generation = planned.base;
+    pending.base = planned.base;
+    pending.covers_all = planned.covers_all;
+    pending.snapshot = snapshot_;
+    pending.identity = source.identity();
+    state_.pending = pending;
+    SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
+
+    SessionRequest request;
+    request.volume = options_.volume;
+    request.replication = options_.replication;
+    request.source = HostName() + ":" + source.path();
+    request.base = planned.base;
+    request.generation = pending.generation;
+    request.source_size = planned.plan.source_size();
+    request.plan_digest = planned.plan.digest();
+    request.chunk_count = planned.plan.chunk_count();
+    request.covers_all = planned.covers_all;
+    request.allow_overwrite = options_.allow_full;
+    SNAPSYNC_ASSIGN_OR_RETURN(
+        const PumpResult sent,
+        Pump(agent_, request, planned.plan, source.reader(), options_.pump));
+
+    result_.result = unchanged ? "unchanged" : "ok";
+    result_.generation = sent.receipt.generation;
+    result_.number = sent.receipt.number;
+    result_.zero_bytes = sent.zero_bytes;
+    result_.data_bytes -= sent.zero_bytes;
+    result_.sent_bytes = sent.data_bytes;
+    result_.resumed_from_bytes = sent.resumed_from_bytes;
+    return Remember(planned, sent.receipt.generation);
+  }
+
+  // The receipt is here: this snapshot is the base of the next sync, and the
+  // one before it is not needed any more.
+  absl::Status Remember(const PlannedSync& planned, const Id128& generation) {
+    if (state_.base && state_.base->snapshot.ours &&
+        state_.base->snapshot.name != snapshot_.name) {
+      unneeded_ = state_.base->snapshot;
+    }
+    state_.pending.reset();
+    state_.base.reset();
+    if (planned.record) {
+      state_.base = BaseState{generation, snapshot_, *planned.record};
+    }
+    return store_.Save(state_);
+  }
+
+  void RemoveUnneeded() {
+    if (!unneeded_) return;
+    if (absl::Status s = RemoveSnapshot(*unneeded_); !s.ok()) {
+      result_.warnings.push_back(
+          "a snapshot that is not needed any more could not be removed: " +
+          std::string(MessageOf(s)));
+    }
+  }
+
+  const SyncOptions& options_;
+  AgentClient& agent_;
+  const ReplicationStore store_;
+  SyncResult& result_;
+  ReplicationState state_;
+  SnapshotName snapshot_;
+  bool made_now_ = false;  // the snapshot, by this run
+  std::optional<SnapshotName> unneeded_;
+};
+
+}  // namespace
+
+absl::Status RunSync(const SyncOptions& options, AgentClient& agent,
+                     SyncResult& result) {
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      ReplicationStore store,
+      ReplicationStore::Open(options.source.state_directory,
+                             options.replication, options.destination));
+  return Sync(options, agent, std::move(store), result).Run();
+}
+
+}  // namespace snapsync
