@@ -6,8 +6,8 @@
 //   thin   a thin LV. Written to a stage (a thin snapshot NAME.stage) and
 //          committed by one LVM commit that swaps the thin id
 //          (`lvconvert --merge`), after the read-only snapshot NAME.gN of it.
-//   file   a regular file. Written to a copy NAME.stage (a reflink where the
-//          file system can) and committed by a rename.
+//   file   a regular file. Written to a copy NAME.snapsync-stage (a reflink
+//          where the file system can) and committed by a rename.
 //   block  a plain block device. Written in place: there is no second place.
 //          Between the first write and the commit it is TORN, and the caller's
 //          record says so.
