@@ -123,7 +123,7 @@ absl::Status NodeReader::Read(std::span<const NodeReference> references,
   if (buffer_.size() < size) buffer_ = AlignedBuffer(size);
   SNAPSYNC_RETURN_IF_ERROR(reader_.Read(blocks, buffer_.span().first(size)));
   blocks_read_ += blocks.size();
-  nodes->assign(references.size(), BtreeNode({}, {}));
+  nodes->assign(references.size(), BtreeNode());
   for (size_t place = 0; place < order.size(); ++place) {
     const NodeReference& reference = references[order[place]];
     const auto bytes =

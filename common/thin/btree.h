@@ -41,34 +41,41 @@ enum class NodeKind { kInternal, kLeaf, kEither };
 // A checked node. A view: `bytes` must outlive it.
 class BtreeNode {
  public:
+  BtreeNode() = default;
   BtreeNode(std::span<const std::byte> bytes, const NodeReference& reference)
-      : bytes_(bytes), reference_(reference) {}
+      : leaf_(LoadLittle<uint32_t>(&bytes[kNodeFlagsAt]) == kNodeLeaf),
+        count_(LoadLittle<uint32_t>(&bytes[kNodeEntriesAt])),
+        value_size_(LoadLittle<uint32_t>(&bytes[kNodeValueSizeAt])),
+        end_(reference.end),
+        keys_(&bytes[kNodeKeysAt]),
+        values_(keys_ +
+                LoadLittle<uint32_t>(&bytes[kNodeMaxEntriesAt]) * kKeySize) {}
 
-  bool leaf() const { return Field(kNodeFlagsAt) == kNodeLeaf; }
-  uint32_t count() const { return Field(kNodeEntriesAt); }
+  bool leaf() const { return leaf_; }
+  uint32_t count() const { return count_; }
   uint64_t key(uint32_t index) const {
-    return LoadLittle<uint64_t>(&bytes_[kNodeKeysAt + index * kKeySize]);
+    return LoadLittle<uint64_t>(keys_ + index * kKeySize);
   }
   std::span<const std::byte> value(uint32_t index) const {
-    const size_t size = Field(kNodeValueSizeAt);
-    return bytes_.subspan(
-        kNodeKeysAt + Field(kNodeMaxEntriesAt) * kKeySize + index * size, size);
+    return {values_ + index * size_t{value_size_}, value_size_};
   }
   // Requires values of 8 bytes.
   uint64_t value64(uint32_t index) const {
-    return LoadLittle<uint64_t>(value(index).data());
+    return LoadLittle<uint64_t>(values_ + index * sizeof(uint64_t));
   }
   // Requires an internal node.
   NodeReference child(uint32_t index) const {
     return {value64(index), key(index),
-            index + 1 < count() ? key(index + 1) : reference_.end};
+            index + 1 < count_ ? key(index + 1) : end_};
   }
 
  private:
-  uint32_t Field(size_t at) const { return LoadLittle<uint32_t>(&bytes_[at]); }
-
-  std::span<const std::byte> bytes_;
-  NodeReference reference_;
+  bool leaf_ = false;
+  uint32_t count_ = 0;
+  uint32_t value_size_ = 0;
+  uint64_t end_ = 0;
+  const std::byte* keys_ = nullptr;
+  const std::byte* values_ = nullptr;
 };
 
 // Reads and checks nodes of one metadata device.

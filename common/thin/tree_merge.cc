@@ -32,23 +32,20 @@ struct Entry {
 class EntryCursor {
  public:
   explicit EntryCursor(std::vector<Entry> left_over)
-      : left_over_(std::move(left_over)) {}
+      : left_over_(std::move(left_over)) {
+    Load();
+  }
 
+  // Requires: no entry was taken yet.
   void AddLeaf(const BtreeNode& leaf) {
-    if (leaf.count() != 0) leaves_.push_back(leaf);
+    if (leaf.count() == 0) return;
+    leaves_.push_back(leaf);
+    if (!valid_) Load();
   }
 
-  // False at the end. `entry` is the current one.
-  bool Peek(Entry* entry) const {
-    if (next_left_over_ < left_over_.size()) {
-      *entry = left_over_[next_left_over_];
-      return true;
-    }
-    if (next_leaf_ == leaves_.size()) return false;
-    const BtreeNode& leaf = leaves_[next_leaf_];
-    *entry = {leaf.key(next_entry_), leaf.value64(next_entry_)};
-    return true;
-  }
+  // False at the end.
+  bool valid() const { return valid_; }
+  const Entry& entry() const { return entry_; }
 
   void Next() {
     if (next_left_over_ < left_over_.size()) {
@@ -57,20 +54,35 @@ class EntryCursor {
       ++next_leaf_;
       next_entry_ = 0;
     }
+    Load();
   }
 
   std::vector<Entry> TakeRest() {
     std::vector<Entry> rest;
-    for (Entry entry; Peek(&entry); Next()) rest.push_back(entry);
+    for (; valid_; Next()) rest.push_back(entry_);
     return rest;
   }
 
  private:
+  void Load() {
+    valid_ = true;
+    if (next_left_over_ < left_over_.size()) {
+      entry_ = left_over_[next_left_over_];
+    } else if (next_leaf_ < leaves_.size()) {
+      const BtreeNode& leaf = leaves_[next_leaf_];
+      entry_ = {leaf.key(next_entry_), leaf.value64(next_entry_)};
+    } else {
+      valid_ = false;
+    }
+  }
+
   std::vector<Entry> left_over_;
   size_t next_left_over_ = 0;
   std::vector<BtreeNode> leaves_;
   size_t next_leaf_ = 0;
   uint32_t next_entry_ = 0;
+  bool valid_ = false;
+  Entry entry_;
 };
 
 // Invariants, for each level (0 = leaves):
@@ -280,28 +292,25 @@ class TreeMerge {
                                          window.sides[place]));
       cursors[window.sides[place]].AddLeaf(nodes[place]);
     }
-    std::array<Entry, 2> entries;
+    EntryCursor& base = cursors[kBase];
+    EntryCursor& snapshot = cursors[kSnapshot];
     while (true) {
-      std::array<bool, 2> has{};
-      for (const Side side : kSides) {
-        has[side] =
-            cursors[side].Peek(&entries[side]) && entries[side].key < horizon;
+      const uint64_t base_key = base.valid() ? base.entry().key : kKeyEnd;
+      const uint64_t snapshot_key =
+          snapshot.valid() ? snapshot.entry().key : kKeyEnd;
+      const uint64_t key = std::min(base_key, snapshot_key);
+      if (key >= horizon) break;
+      const bool same = base_key == snapshot_key &&
+                        base.entry().value == snapshot.entry().value;
+      if (!same || key >= options_.read_all_from) {
+        const Mapping base_mapping = Mapping::Unpack(base.entry().value);
+        const Mapping snapshot_mapping =
+            Mapping::Unpack(snapshot.entry().value);
+        visitor_(key, base_key == key ? &base_mapping : nullptr,
+                 snapshot_key == key ? &snapshot_mapping : nullptr);
       }
-      if (!has[kBase] && !has[kSnapshot]) break;
-      const bool both = has[kBase] && has[kSnapshot];
-      const bool base =
-          has[kBase] && !(both && entries[kSnapshot].key < entries[kBase].key);
-      const bool snapshot =
-          has[kSnapshot] &&
-          !(both && entries[kBase].key < entries[kSnapshot].key);
-      const Mapping base_mapping = Mapping::Unpack(entries[kBase].value);
-      const Mapping snapshot_mapping =
-          Mapping::Unpack(entries[kSnapshot].value);
-      visitor_(entries[base ? kBase : kSnapshot].key,
-               base ? &base_mapping : nullptr,
-               snapshot ? &snapshot_mapping : nullptr);
-      if (base) cursors[kBase].Next();
-      if (snapshot) cursors[kSnapshot].Next();
+      if (base_key == key) base.Next();
+      if (snapshot_key == key) snapshot.Next();
     }
     for (const Side side : kSides) {
       left_over_[side] = cursors[side].TakeRest();

@@ -32,7 +32,7 @@ struct TreeMergeOptions {
   // Tree roots; nullopt stands for an empty tree that costs no read.
   std::optional<uint64_t> base_root;
   std::optional<uint64_t> snapshot_root;
-  // Subtrees that may hold this virtual block or later ones are always read.
+  // What both trees map alike is told too from this virtual block on.
   uint64_t read_all_from = kKeyEnd;
   // Data blocks of the pool; a mapping at or above it is damage.
   uint64_t data_blocks = 0;
@@ -43,8 +43,8 @@ struct TreeMergeResult {
   TreeWalk snapshot;
 };
 
-// Called for each virtual block, ascending, that is mapped in the nodes read:
-// with both mappings, or nullptr for the tree that does not map it.
+// Called for each virtual block, ascending, that one of the trees maps or both
+// map differently: with both mappings, or nullptr for the tree that does not.
 using MergeVisitor = std::function<void(
     uint64_t virtual_block, const Mapping* base, const Mapping* snapshot)>;
 
