@@ -74,8 +74,9 @@ grpc::Status GrpcReplicationService::Push(
 }
 
 absl::StatusOr<SegmentAck> GrpcReplicationService::Receive(
-    const grpc::ServerContext& context,
-    grpc::ServerReader<v1::PushRequest>& reader) {
+    grpc::ServerContext& context, grpc::ServerReader<v1::PushRequest>& reader) {
+  wire::CallWatchdog::Call watch(&watchdog_,
+                                 [&context] { context.TryCancel(); });
   v1::PushRequest message;
   if (!reader.Read(&message)) {
     return Error(Reason::kOther, "a segment without a chunk");
@@ -91,6 +92,7 @@ absl::StatusOr<SegmentAck> GrpcReplicationService::Receive(
     SNAPSYNC_ASSIGN_OR_RETURN(const Chunk chunk, wire::FromProto(message));
     SNAPSYNC_RETURN_IF_ERROR(segment->Add(chunk));
     WaitForTurn(chunk.data.size());
+    watch.Moved();
   } while (reader.Read(&message));
   // The end of the stream is the sender's, or that of the connection.
   if (context.IsCancelled()) {

@@ -6,6 +6,7 @@
 #ifndef SNAPSYNC_AGENT_GRPC_REPLICATION_SERVICE_H_
 #define SNAPSYNC_AGENT_GRPC_REPLICATION_SERVICE_H_
 
+#include <chrono>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -13,17 +14,23 @@
 #include "agent/peer_policy.h"
 #include "agent/session_registry.h"
 #include "common/base/rate_limiter.h"
+#include "common/wire/call_watchdog.h"
 #include "snapsync/v1/replication.grpc.pb.h"
 
 namespace snapsync {
 
 class GrpcReplicationService final : public v1::Replication::Service {
  public:
-  // Both must outlive it. `bytes_per_second` holds all peers together to a
+  // Both must outlive it. `timeout`: a stream in which nothing has come for so
+  // long is ended; 0: never. `bytes_per_second` holds all peers together to a
   // rate; 0: no limit.
   GrpcReplicationService(const SessionRegistry* registry,
-                         const PeerPolicy* policy, uint64_t bytes_per_second)
-      : registry_(registry), policy_(policy), limiter_(bytes_per_second) {}
+                         const PeerPolicy* policy, std::chrono::seconds timeout,
+                         uint64_t bytes_per_second)
+      : registry_(registry),
+        policy_(policy),
+        watchdog_(timeout),
+        limiter_(bytes_per_second) {}
 
   grpc::Status OpenSession(grpc::ServerContext* context,
                            const v1::OpenSessionRequest* request,
@@ -48,7 +55,7 @@ class GrpcReplicationService final : public v1::Replication::Service {
   absl::StatusOr<SessionGrant> Open(const grpc::ServerContext& context,
                                     const v1::OpenSessionRequest& message);
   absl::StatusOr<SegmentAck> Receive(
-      const grpc::ServerContext& context,
+      grpc::ServerContext& context,
       grpc::ServerReader<v1::PushRequest>& reader);
   absl::StatusOr<Receipt> Commit(const grpc::ServerContext& context,
                                  const v1::CommitSessionRequest& message);
@@ -56,6 +63,7 @@ class GrpcReplicationService final : public v1::Replication::Service {
 
   const SessionRegistry* const registry_;
   const PeerPolicy* const policy_;
+  wire::CallWatchdog watchdog_;
   absl::Mutex mutex_;
   RateLimiter limiter_ ABSL_GUARDED_BY(mutex_);
 };

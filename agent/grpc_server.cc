@@ -5,6 +5,7 @@
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -43,6 +44,9 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
                              kHandshakeTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytes);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES,
+                             kStreamWindowBytes);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
                              kKeepaliveTimeoutMs);
@@ -57,6 +61,7 @@ void SetLimits(grpc::ServerBuilder& builder) {
 absl::Status Serve(const AgentConfig& config) {
   const wire::TlsFiles files{config.tls_ca, config.tls_certificate,
                              config.tls_key};
+  ::mallopt(M_ARENA_MAX, kMallocArenas);
   wire::RestrictToTls13();
   SNAPSYNC_ASSIGN_OR_RETURN(const std::string node, wire::CheckTlsFiles(files));
 
@@ -71,8 +76,9 @@ absl::Status Serve(const AgentConfig& config) {
   SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<SessionRegistry> registry,
                             SessionRegistry::Create(config));
   const PeerPolicy policy(config.clients);
-  GrpcReplicationService replication(registry.get(), &policy,
-                                     config.bytes_per_second);
+  GrpcReplicationService replication(
+      registry.get(), &policy, std::chrono::seconds(config.timeout_seconds),
+      config.bytes_per_second);
   GrpcAgentService agent(config.name.empty() ? node : config.name,
                          registry.get(), &policy);
 

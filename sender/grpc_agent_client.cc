@@ -6,15 +6,11 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
 
-#include <set>
-#include <thread>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/wire/call_watchdog.h"
 #include "common/wire/convert.h"
 #include "common/wire/limits.h"
 #include "common/wire/status.h"
@@ -24,88 +20,18 @@
 namespace snapsync {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using wire::CallWatchdog;
 
-// Ends calls in which nothing has moved for the timeout, and all of them when
-// the client is cancelled. Thread-safe.
-class Watchdog {
- public:
-  explicit Watchdog(std::chrono::seconds timeout) : timeout_(timeout) {
-    thread_ = std::thread([this] { Watch(); });
-  }
-  ~Watchdog() {
-    {
-      absl::MutexLock lock(&mutex_);
-      stop_ = true;
-    }
-    thread_.join();
-  }
-
-  // A call under way, as long as the object lives.
-  class Call {
-   public:
-    explicit Call(Watchdog* watchdog) : watchdog_(watchdog) {
-      absl::MutexLock lock(&watchdog_->mutex_);
-      last_move_ = Clock::now();
-      watchdog_->calls_.insert(this);
-      if (watchdog_->cancelled_) context.TryCancel();
-    }
-    ~Call() {
-      absl::MutexLock lock(&watchdog_->mutex_);
-      watchdog_->calls_.erase(this);
-    }
-    Call(const Call&) = delete;
-    Call& operator=(const Call&) = delete;
-
-    void Moved() {
-      absl::MutexLock lock(&watchdog_->mutex_);
-      last_move_ = Clock::now();
-    }
-    bool timed_out() const {
-      absl::MutexLock lock(&watchdog_->mutex_);
-      return timed_out_;
-    }
-
-    grpc::ClientContext context;
-
-   private:
-    friend class Watchdog;
-    Watchdog* const watchdog_;
-    Clock::time_point last_move_;  // guarded by watchdog_->mutex_
-    bool timed_out_ = false;       // guarded by watchdog_->mutex_
-  };
-
-  void Cancel() {
-    absl::MutexLock lock(&mutex_);
-    cancelled_ = true;
-    for (Call* call : calls_) call->context.TryCancel();
-  }
-
- private:
-  void Watch() {
-    absl::MutexLock lock(&mutex_);
-    while (!mutex_.AwaitWithTimeout(absl::Condition(&stop_),
-                                    absl::Milliseconds(250))) {
-      if (timeout_.count() == 0) continue;
-      const Clock::time_point now = Clock::now();
-      for (Call* call : calls_) {
-        if (now - call->last_move_ < timeout_) continue;
-        call->timed_out_ = true;
-        call->context.TryCancel();
-      }
-    }
-  }
-
-  const std::chrono::seconds timeout_;
-  mutable absl::Mutex mutex_;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  std::set<Call*> calls_ ABSL_GUARDED_BY(mutex_);
-  std::thread thread_;
+// A call of ours: gRPC's context under the watchdog.
+struct WatchedCall {
+  explicit WatchedCall(CallWatchdog* watchdog)
+      : watch(watchdog, [this] { context.TryCancel(); }) {}
+  grpc::ClientContext context;
+  CallWatchdog::Call watch;
 };
 
-absl::Status StatusOf(const Watchdog::Call& call, const grpc::Status& status) {
-  if (!status.ok() && call.timed_out()) {
+absl::Status StatusOf(const WatchedCall& call, const grpc::Status& status) {
+  if (!status.ok() && call.watch.timed_out()) {
     return Error(Reason::kConnection,
                  "nothing moved for the timeout; the agent, its disks or the "
                  "network hang");
@@ -115,7 +41,7 @@ absl::Status StatusOf(const Watchdog::Call& call, const grpc::Status& status) {
 
 class GrpcSegmentStream final : public SegmentStream {
  public:
-  GrpcSegmentStream(v1::Replication::Stub& stub, Watchdog* watchdog,
+  GrpcSegmentStream(v1::Replication::Stub& stub, CallWatchdog* watchdog,
                     const std::string& volume, const Id128& session)
       : call_(watchdog), writer_(stub.Push(&call_.context, &response_)) {
     // Only the first message says where the segment belongs.
@@ -133,14 +59,14 @@ class GrpcSegmentStream final : public SegmentStream {
     const bool written = writer_->Write(message_);
     message_.clear_volume();
     message_.clear_session();
-    call_.Moved();
+    call_.watch.Moved();
     return written;
   }
 
   void CloseWrites() override { writer_->WritesDone(); }
 
   absl::StatusOr<SegmentAck> Finish() override {
-    call_.Moved();
+    call_.watch.Moved();
     const grpc::Status status = writer_->Finish();
     finished_ = true;
     SNAPSYNC_RETURN_IF_ERROR(StatusOf(call_, status));
@@ -148,7 +74,7 @@ class GrpcSegmentStream final : public SegmentStream {
   }
 
  private:
-  Watchdog::Call call_;
+  WatchedCall call_;
   v1::PushRequest message_;
   v1::PushResponse response_;
   const std::unique_ptr<grpc::ClientWriter<v1::PushRequest>> writer_;
@@ -168,7 +94,7 @@ class GrpcAgentClient final : public AgentClient {
     v1::ListVolumesRequest request;
     request.set_name(volume);
     v1::ListVolumesResponse response;
-    Watchdog::Call call(&watchdog_);
+    WatchedCall call(&watchdog_);
     SNAPSYNC_RETURN_IF_ERROR(Explain(StatusOf(
         call, agent_->ListVolumes(&call.context, request, &response))));
     if (response.volumes_size() != 1) {
@@ -182,7 +108,7 @@ class GrpcAgentClient final : public AgentClient {
   absl::StatusOr<SessionGrant> OpenSession(
       const SessionRequest& request) override {
     v1::OpenSessionResponse response;
-    Watchdog::Call call(&watchdog_);
+    WatchedCall call(&watchdog_);
     SNAPSYNC_RETURN_IF_ERROR(Explain(
         StatusOf(call, replication_->OpenSession(
                            &call.context, wire::ToProto(request), &response))));
@@ -198,14 +124,14 @@ class GrpcAgentClient final : public AgentClient {
 
   absl::StatusOr<Receipt> CommitSession(const CommitRequest& request) override {
     v1::CommitSessionResponse response;
-    Watchdog::Call call(&watchdog_);
+    WatchedCall call(&watchdog_);
     SNAPSYNC_RETURN_IF_ERROR(
         StatusOf(call, replication_->CommitSession(
                            &call.context, wire::ToProto(request), &response)));
     return wire::FromProto(response);
   }
 
-  void Cancel() override { watchdog_.Cancel(); }
+  void Cancel() override { watchdog_.CancelAll(); }
 
  private:
   // gRPC says "socket closed" for nearly everything that can go wrong with a
@@ -220,7 +146,7 @@ class GrpcAgentClient final : public AgentClient {
   const GrpcAgentOptions options_;
   const std::unique_ptr<v1::Replication::Stub> replication_;
   const std::unique_ptr<v1::Agent::Stub> agent_;
-  Watchdog watchdog_;
+  CallWatchdog watchdog_;
 };
 
 }  // namespace
@@ -230,6 +156,7 @@ std::unique_ptr<AgentClient> MakeGrpcAgentClient(
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytes);
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sender/grpc_sync_command.h"
 
+#include <malloc.h>
+
 #include <atomic>
 #include <csignal>
 #include <iostream>
@@ -13,6 +15,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
+#include "common/wire/limits.h"
 #include "common/wire/tls.h"
 #include "sender/grpc_agent_client.h"
 #include "sender/progress.h"
@@ -63,6 +66,7 @@ absl::Status Run(SyncCommand& command, const sigset_t& signals,
   agent_options.port = config.port;
   agent_options.files = {config.tls_ca, config.tls_certificate, config.tls_key};
   agent_options.timeout = std::chrono::seconds(config.timeout_seconds);
+  ::mallopt(M_ARENA_MAX, kMallocArenas);
   wire::RestrictToTls13();
   SNAPSYNC_RETURN_IF_ERROR(wire::CheckTlsFiles(agent_options.files).status());
 
