@@ -36,6 +36,9 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(
   std::unique_ptr<Journal> journal(
       new Journal(std::move(reader), std::move(writer), session));
   SNAPSYNC_RETURN_IF_ERROR(journal->ReadAll());
+  if (journal->last_.watermark > 0) {
+    SNAPSYNC_RETURN_IF_ERROR(journal->Append(journal->last_));
+  }
   return journal;
 }
 

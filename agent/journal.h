@@ -39,7 +39,9 @@ class Journal {
   static constexpr uint64_t kBytes = kSlotBytes * kSlots;
 
   // Reads the journal in a file of kBytes. Records of other sessions than
-  // `session` are left over from earlier ones and count for nothing.
+  // `session` are left over from earlier ones and count for nothing. What is
+  // found may have been read from a cache, or be what a failed flush left
+  // there: it is written again, so last() is durable.
   static absl::StatusOr<std::unique_ptr<Journal>> Open(
       std::unique_ptr<BlockReader> reader, std::unique_ptr<BlockWriter> writer,
       const Id128& session);

@@ -20,6 +20,8 @@ class FileSessionStore final : public SessionStore {
 
   absl::StatusOr<std::optional<TargetRecord>> Load(
       const std::string& volume) override {
+    // Whoever renamed the file may have died before it made the name durable.
+    SNAPSYNC_RETURN_IF_ERROR(SyncFolder(folder_));
     const std::string path = StatePath(volume);
     const absl::StatusOr<std::string> contents = ReadWholeFile(path);
     if (absl::IsNotFound(contents.status())) return std::nullopt;

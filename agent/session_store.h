@@ -26,7 +26,8 @@ class SessionStore {
   virtual ~SessionStore() = default;
 
   // Nothing when the volume has no record yet. kIo when it is damaged: the
-  // volume must not be touched then.
+  // volume must not be touched then. What is returned is durable, even if the
+  // Save() that wrote it failed or was killed.
   virtual absl::StatusOr<std::optional<TargetRecord>> Load(
       const std::string& volume) = 0;
   // Durable when it returns OK.
