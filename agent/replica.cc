@@ -144,9 +144,12 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
                      "--allow-full");
   }
   if (record.state == TargetState::kTorn) {
-    // Whatever the torn session wrote has to be covered; a delta from the old
-    // generation does not know about it.
-    if (request.covers_all) return absl::OkStatus();
+    // Whatever the torn session wrote has to be covered; another delta from the
+    // old generation does not know about it. The same plan, from its start,
+    // does: a crash may have come before its stage was recorded.
+    if (request.covers_all || SamePlan(request, *record.session)) {
+      return absl::OkStatus();
+    }
     return Error(Reason::kBaseMismatch,
                  volume + ": torn between generation " +
                      Short(record.generation) + " and " +
