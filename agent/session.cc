@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/session.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -138,7 +139,7 @@ void Session::Leave(uint64_t first) {
 }
 
 Session::Segment::Segment(Session* session, uint64_t first)
-    : session_(session), first_(first), buffer_(kBatchBytes) {}
+    : session_(session), first_(first) {}
 
 Session::Segment::~Segment() {
   if (!left_) session_->Leave(first_);
@@ -155,6 +156,12 @@ absl::Status Session::Segment::Add(const Chunk& chunk) {
   SNAPSYNC_RETURN_IF_ERROR(CheckChunk(chunk, session_->source_size_));
   if (buffered_ + chunk.data.size() > kBatchBytes) {
     SNAPSYNC_RETURN_IF_ERROR(WriteOut());
+  }
+  if (buffer_.size() == 0 && !chunk.data.empty()) {
+    // A segment of zeroes needs none, a small session no large one.
+    buffer_ = AlignedBuffer(std::min(kBatchBytes / kChunkDataBytes,
+                                     session_->chunk_count_ - first_) *
+                            kChunkDataBytes);
   }
   const std::byte* from = chunk.data.data();
   for (const Piece& piece : chunk.pieces) {

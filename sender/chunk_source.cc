@@ -18,7 +18,10 @@ namespace snapsync {
 namespace {
 
 struct Batch {
-  AlignedBuffer buffer{ChunkSource::kBatchBytes};
+  // A small plan needs no large buffer.
+  explicit Batch(const Plan& plan)
+      : buffer(std::min(ChunkSource::kBatchBytes, plan.changed_bytes())) {}
+  AlignedBuffer buffer;
   std::vector<Chunk> chunks;
 };
 
@@ -108,7 +111,7 @@ class BatchReader {
 class DirectChunkSource final : public ChunkSource {
  public:
   DirectChunkSource(BlockReader* reader, const Plan* plan, uint64_t first)
-      : batches_(reader, plan, first) {}
+      : batches_(reader, plan, first), batch_(*plan) {}
 
   absl::StatusOr<const Chunk*> Next() override {
     if (used_ == batch_.chunks.size()) {
@@ -130,7 +133,7 @@ class ReadAheadChunkSource final : public ChunkSource {
   ReadAheadChunkSource(BlockReader* reader, const Plan* plan, uint64_t first)
       : batches_(reader, plan, first) {
     for (size_t i = 0; i < kBatches; ++i) {
-      empty_.push_back(std::make_unique<Batch>());
+      empty_.push_back(std::make_unique<Batch>(*plan));
     }
     thread_ = std::thread([this] { ReadOn(); });
   }
