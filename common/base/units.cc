@@ -45,7 +45,8 @@ std::string FormatBytes(uint64_t bytes) {
   if (bytes < kKiB) return absl::StrFormat("%d B", bytes);
   double value = static_cast<double>(bytes) / 1024;
   size_t unit = 0;
-  while (value >= 1024 && unit + 1 < kUnits.size()) {
+  // What would be printed as 1024.0 belongs to the next unit.
+  while (value >= 1023.95 && unit + 1 < kUnits.size()) {
     value /= 1024;
     ++unit;
   }
@@ -53,7 +54,7 @@ std::string FormatBytes(uint64_t bytes) {
 }
 
 std::string FormatSeconds(double seconds) {
-  if (seconds < 60) return absl::StrFormat("%.1f s", seconds);
+  if (seconds < 59.95) return absl::StrFormat("%.1f s", seconds);
   const auto whole = static_cast<uint64_t>(std::lround(seconds));
   if (whole < 3600) {
     return absl::StrFormat("%d min %d s", whole / 60, whole % 60);
