@@ -47,6 +47,8 @@ struct Flags {
 };
 
 void AddCommonFlags(CLI::App& app, Flags& flags) {
+  // A flag given twice: the last one counts, so that scripts can append.
+  app.option_defaults()->take_last();
   app.add_option("-c,--config", flags.config,
                  std::string("Configuration file (default ") + kDefaultConfig +
                      ", if it exists)")

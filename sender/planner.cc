@@ -9,10 +9,6 @@
 namespace snapsync {
 namespace {
 
-std::string Quote(const absl::Status& status) {
-  return std::string(MessageOf(status));
-}
-
 // The plan of the sync under way, made again as it was.
 absl::StatusOr<PlannedSync> PlanAgain(SourceSnapshot& source,
                                       const ReplicationState& state) {
@@ -84,6 +80,7 @@ absl::StatusOr<PlannedSync> PlanFull(SourceSnapshot& source,
 absl::StatusOr<PlannedSync> PlanSync(SourceSnapshot& source,
                                      const ReplicationState& state,
                                      const VolumeState& target,
+                                     const std::string& replication,
                                      bool allow_full) {
   const bool torn = target.state == "torn";
   if (state.pending && source.has_metadata() &&
@@ -108,6 +105,12 @@ absl::StatusOr<PlannedSync> PlanSync(SourceSnapshot& source,
                      ": the target is not empty; if what is on it may be "
                      "overwritten, say --allow-full");
   }
+  if (!allow_full && target.replication != replication) {
+    return Error(Reason::kTargetUnsuitable,
+                 "volume " + target.name + ": it is the replica of --uuid \"" +
+                     target.replication + "\", not of \"" + replication +
+                     "\"; choose another volume, or --allow-full starts anew");
+  }
   std::string why = "this sender has no base for generation " +
                     target.generation.ToString().substr(0, 8) +
                     ", which the target holds";
@@ -116,7 +119,7 @@ absl::StatusOr<PlannedSync> PlanSync(SourceSnapshot& source,
     if (delta.ok() || ReasonOf(delta.status()) != Reason::kBaseMismatch) {
       return delta;
     }
-    why = Quote(delta.status());
+    why = std::string(MessageOf(delta.status()));
   } else if (state.base) {
     why = "the target holds generation " +
           target.generation.ToString().substr(0, 8) +

@@ -44,11 +44,13 @@ absl::StatusOr<PlannedSync> PlanFull(SourceSnapshot& source,
                                      const std::string& why);
 
 // The best plan for a target in this state; for a sync under way the same plan
-// again. kBaseMismatch when only a full one is left for a target that holds
-// something, and `allow_full` was not said.
+// again. When only a full one is left for a target that holds something, and
+// `allow_full` was not said: kTargetUnsuitable for what is not a replica of
+// `replication`, kBaseMismatch for what is.
 absl::StatusOr<PlannedSync> PlanSync(SourceSnapshot& source,
                                      const ReplicationState& state,
                                      const VolumeState& target,
+                                     const std::string& replication,
                                      bool allow_full);
 
 }  // namespace snapsync

@@ -36,7 +36,7 @@ struct PumpOptions {
   // address than a lost connection: give up sooner.
   std::chrono::nanoseconds connect_timeout = std::chrono::seconds(10);
   // A segment ends after this time even if it is not full.
-  std::chrono::nanoseconds segment_time = std::chrono::seconds(2);
+  std::chrono::nanoseconds segment_time = std::chrono::seconds(1);
   uint64_t bytes_per_second = 0;  // 0: no limit
   bool read_ahead = true;
   // The clock and how to wait, so that the simulation has its own.

@@ -34,13 +34,15 @@ absl::StatusOr<std::optional<LogicalVolume>> FindVolume(
     if (!thin || !ParseLvmUuid(thin->device.uuid)) return std::nullopt;
   }
   // An inactive snapshot has no node: LVM knows it by name.
-  SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolumeName name,
-                            ParseVolumePath(path));
+  const absl::StatusOr<LogicalVolumeName> name = ParseVolumePath(path);
+  if (!name.ok()) {
+    return Error(Reason::kUsage, "--src " + path + " does not exist");
+  }
   SNAPSYNC_ASSIGN_OR_RETURN(const VolumeGroup group,
-                            ReadVolumeGroup(name.group));
-  const LogicalVolume* volume = group.FindName(name.name);
+                            ReadVolumeGroup(name->group));
+  const LogicalVolume* volume = group.FindName(name->name);
   if (volume == nullptr) {
-    return Error(Reason::kIo, "--src " + path + " does not exist");
+    return Error(Reason::kUsage, "--src " + path + " does not exist");
   }
   return *volume;
 }

@@ -109,26 +109,41 @@ class Sync {
                            source->has_metadata();
     ReplicationState known = state_;
     if (!continues) known.pending.reset();
-    SNAPSYNC_ASSIGN_OR_RETURN(
-        PlannedSync planned,
-        PlanSync(*source, known, target, options_.allow_full));
+    SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned,
+                              MakePlan(*source, known, target));
     Announce(planned, *source);
     if (options_.dry_run) {
       result_.result = "dry-run";
       return absl::OkStatus();
     }
     absl::Status status = Send(planned, *source, continues);
-    if (continues && !status.ok() &&
-        ReasonOf(status) == Reason::kBaseMismatch) {
+    if (continues && IsBaseMismatch(status)) {
       // The agent can't go on where the interrupted sync was. From the start.
       known.pending.reset();
       SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState now, AskAgent());
+      SNAPSYNC_ASSIGN_OR_RETURN(planned, MakePlan(*source, known, now));
+      Announce(planned, *source);
+      status = Send(planned, *source, false);
+    }
+    if (options_.allow_full && !planned.base.none() && IsBaseMismatch(status)) {
+      // The delta was good, but the target is not what it starts from.
       SNAPSYNC_ASSIGN_OR_RETURN(
-          planned, PlanSync(*source, known, now, options_.allow_full));
+          planned, PlanFull(*source, false, std::string(MessageOf(status))));
       Announce(planned, *source);
       status = Send(planned, *source, false);
     }
     return status;
+  }
+
+  absl::StatusOr<PlannedSync> MakePlan(SourceSnapshot& source,
+                                       const ReplicationState& known,
+                                       const VolumeState& target) const {
+    return PlanSync(source, known, target, options_.replication,
+                    options_.allow_full);
+  }
+
+  static bool IsBaseMismatch(const absl::Status& status) {
+    return !status.ok() && ReasonOf(status) == Reason::kBaseMismatch;
   }
 
   void Announce(const PlannedSync& planned, const SourceSnapshot& source) {

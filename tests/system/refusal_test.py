@@ -170,8 +170,12 @@ def metadata():
     with open(garbage, 'wb') as f:
         f.write(random.Random(4).randbytes(MIB))
     thin_id = run('lvs', '--noheadings', '-o', 'thin_id', 'nas1/manual').strip()
-    refused('garbage as metadata', lab.IO, '--meta', garbage, '--id', thin_id,
-            src=snapshot)
+    refused('metadata that is not that of the pool', lab.USAGE, '--meta', garbage,
+            '--id', thin_id, src=snapshot)
+    image = lab.LAB + '/image.raw'
+    with open(image, 'wb') as f:
+        f.truncate(MIB)
+    refused('garbage as metadata', lab.IO, '--meta', garbage, '--id', '1', src=image)
     refused('a wrong device id', lab.USAGE, '--meta', '/dev/mapper/nas1-pool_tmeta',
             '--id', '7777', src=snapshot)
     with open(garbage, 'wb') as f:
