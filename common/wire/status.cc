@@ -11,7 +11,7 @@ namespace {
 
 constexpr char kType[] = "type.googleapis.com/snapsync.v1.ErrorDetail";
 // Trailers of 8 KiB and more lose the whole status.
-constexpr size_t kMaxText = 2048;
+constexpr size_t kMaxText = 1536;
 
 }  // namespace
 

@@ -1,0 +1,240 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The two programs on loopback, with files as source and target: real gRPC, real
+TLS, no device-mapper. What needs a kernel is in tests/system.
+
+  loopback_test.py SNAPSYNC-SEND SNAPSYNC-AGENT
+"""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+SEND, AGENT = sys.argv[1:3]
+SOURCE_DIR = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+MIB = 1 << 20
+
+
+class Agent:
+    """snapsync-agent with a folder of its own, on a port that the kernel chose."""
+
+    def __init__(self, folder, pki, node='nas2', volumes='["*"]', port=0):
+        self.folder, self.port = folder, port
+        self.config = folder + '/agent.toml'
+        self.log_path = folder + '/agent.log'
+        with open(self.config, 'w') as f:
+            f.write(f'''[agent]
+listen = ["127.0.0.1:PORT"]
+state-directory = "{folder}/agent-state"
+[tls]
+ca = "{pki}/ca.crt"
+cert = "{pki}/{node}.crt"
+key = "{pki}/{node}.key"
+[[client]]
+name = "nas1"
+allow = ["receive"]
+volumes = {volumes}
+[[volume]]
+name = "file"
+path = "{folder}/target.raw"
+kind = "file"
+'''.replace('PORT', str(port)))
+        self.start()
+
+    def start(self):
+        if self.port:
+            with open(self.config) as f:
+                text = f.read()
+            with open(self.config, 'w') as f:
+                f.write(text.replace('127.0.0.1:0', '127.0.0.1:%d' % self.port))
+        begin = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
+        with open(self.log_path, 'a') as log_file:
+            self.process = subprocess.Popen([AGENT, 'serve', '--config', self.config],
+                                            stderr=log_file)
+        for _ in range(600):
+            with open(self.log_path) as f:
+                f.seek(begin)
+                log = f.read()
+            if 'listening on ' in log:
+                self.port = int(log.split('listening on 127.0.0.1:')[1].split()[0])
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError('the agent did not start:\n' + log)
+
+    def log(self):
+        with open(self.log_path) as f:
+            return f.read()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(timeout=30)
+
+
+class LoopbackTest(unittest.TestCase):
+    def setUp(self):
+        self.folder_object = tempfile.TemporaryDirectory(prefix='snapsync-loopback.')
+        self.folder = self.folder_object.name
+        self.pki = self.make_pki('pki', 'nas1', 'nas2', 'nas3')
+        self.source = self.folder + '/source.raw'
+        self.target = self.folder + '/target.raw'
+        self.random = random.Random(7)
+        # Data, a hole, zeroes that are written, and an end that is no whole MiB.
+        with open(self.source, 'wb') as f:
+            f.write(self.random.randbytes(5 * MIB + 192 * 1024))
+            f.seek(9 * MIB)
+            f.write(bytes(MIB))
+            f.write(self.random.randbytes(3 * MIB + 4096))
+        self.agent = None
+
+    def tearDown(self):
+        if self.agent and self.agent.process.poll() is None:
+            self.assertEqual(self.agent.stop(), 0, self.agent.log())
+        self.folder_object.cleanup()
+
+    def make_pki(self, name, *nodes):
+        path = self.folder + '/' + name
+        subprocess.run([SOURCE_DIR + '/certs/make-certs', path, *nodes], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return path
+
+    def start(self, *options, node='nas1', pki=None, volume='file'):
+        pki = pki or self.pki
+        return subprocess.Popen(
+            [SEND, 'sync', '--src', self.source, '--dst', 'localhost:' + volume,
+             '--uuid', 'u', '--port', str(self.agent.port if self.agent else 1),
+             '--state-directory', self.folder + '/send-state', '--json',
+             '--tls-ca', pki + '/ca.crt', '--tls-cert', f'{pki}/{node}.crt',
+             '--tls-key', f'{pki}/{node}.key', *options],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def finish(self, process, code):
+        out, err = process.communicate(timeout=120)
+        log = self.agent.log() if self.agent else ''
+        self.assertEqual(process.returncode, code, out + err + log)
+        result = json.loads(out)
+        self.assertEqual(result['exit_code'], code)
+        return result
+
+    def sync(self, code, *options, **how):
+        return self.finish(self.start(*options, **how), code)
+
+    def assert_equal_files(self):
+        with open(self.source, 'rb') as a, open(self.target, 'rb') as b:
+            self.assertTrue(a.read() == b.read(), 'source and target differ')
+
+    def test_a_file_arrives_and_zeroes_do_not_travel(self):
+        self.agent = Agent(self.folder, self.pki)
+        result = self.sync(0)
+        self.assert_equal_files()
+        self.assertEqual(result['result'], 'ok')
+        self.assertEqual(result['method'], 'full')
+        self.assertEqual(result['number'], 1)
+        data = 8 * MIB + 192 * 1024 + 4096
+        self.assertEqual(result['sent_bytes'], data)
+        self.assertEqual(result['plan']['data_bytes'], data)
+        self.assertEqual(result['plan']['zero_bytes'], os.path.getsize(self.source) - data)
+        # The target has holes where the source had zeroes.
+        self.assertLess(os.stat(self.target).st_blocks * 512, data + 256 * 1024)
+
+    def test_a_second_full_sync_needs_consent(self):
+        self.agent = Agent(self.folder, self.pki)
+        self.sync(0)
+        with open(self.source, 'r+b') as f:
+            f.write(b'changed')
+        with open(self.target, 'rb') as f:
+            before = f.read()
+        self.sync(6)
+        with open(self.target, 'rb') as f:
+            self.assertTrue(f.read() == before)
+        self.assertEqual(self.sync(0, '--allow-full')['number'], 2)
+        self.assert_equal_files()
+
+    def test_a_dry_run_writes_nothing(self):
+        self.agent = Agent(self.folder, self.pki)
+        self.assertEqual(self.sync(0, '--dry-run')['result'], 'dry-run')
+        self.assertFalse(os.path.exists(self.target))
+
+    def test_a_killed_agent_comes_back_and_the_sync_goes_on(self):
+        self.agent = Agent(self.folder, self.pki)
+        process = self.start('--speed-limit', '3M', '--timeout', '60')
+        time.sleep(2.5)
+        self.agent.kill()
+        self.assertFalse(os.path.exists(self.target))
+        time.sleep(0.5)
+        self.agent.start()
+        self.finish(process, 0)
+        self.assert_equal_files()
+        self.assertIn('goes on at chunk', self.agent.log())
+
+    def test_an_interrupt_has_its_exit_code_and_leaves_nothing_half_done(self):
+        self.agent = Agent(self.folder, self.pki)
+        for sent, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            process = self.start('--speed-limit', '1M')
+            time.sleep(2)
+            process.send_signal(sent)
+            self.assertIn('goes on', self.finish(process, code)['error'])
+            self.assertFalse(os.path.exists(self.target))
+        self.sync(0)
+        self.assert_equal_files()
+
+    def test_a_limit_is_kept_to(self):
+        self.agent = Agent(self.folder, self.pki)
+        self.assertGreater(self.sync(0, '--speed-limit', '4M')['seconds'], 1.5)
+        self.assert_equal_files()
+
+    def test_certificates_of_another_ca_are_refused_on_either_side(self):
+        self.agent = Agent(self.folder, self.pki)
+        other = self.make_pki('other', 'nas1')
+        error = self.sync(5, pki=other)['error']
+        self.assertIn('certificate', error)
+        # Their certificate, our CA: the agent refuses what the sender shows.
+        error = self.sync(5, '--tls-ca', self.pki + '/ca.crt', pki=other)['error']
+        self.assertIn('nas1.crt', error)
+        self.assertFalse(os.path.exists(self.target))
+
+    def test_rights_decide(self):
+        self.agent = Agent(self.folder, self.pki, volumes='["other*"]')
+        for node, volume in (('nas1', 'file'), ('nas3', 'file'), ('nas1', 'nothing')):
+            self.assertIn('no right', self.sync(5, node=node, volume=volume)['error'])
+        self.assertFalse(os.path.exists(self.target))
+
+    def test_only_tls_1_3_is_spoken(self):
+        self.agent = Agent(self.folder, self.pki)
+        for version, good in (('-tls1_2', False), ('-tls1_3', True)):
+            done = subprocess.run(
+                ['openssl', 's_client', version, '-brief', '-alpn', 'h2', '-connect',
+                 '127.0.0.1:%d' % self.agent.port, '-CAfile', self.pki + '/ca.crt',
+                 '-cert', self.pki + '/nas1.crt', '-key', self.pki + '/nas1.key'],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+            self.assertEqual('TLS_AES_256_GCM_SHA384' in done.stderr, good, done.stderr)
+
+    def test_nobody_there_is_a_connection_error(self):
+        self.assertIn('does snapsync-agent run there', self.sync(4, '--timeout', '1')['error'])
+
+    def test_the_second_agent_of_a_state_folder_is_refused(self):
+        self.agent = Agent(self.folder, self.pki)
+        second = subprocess.run([AGENT, '--config', self.agent.config],
+                                capture_output=True, text=True, timeout=30)
+        self.assertEqual(second.returncode, 7, second.stderr)
+
+    def test_a_target_open_elsewhere_is_busy(self):
+        with open(self.target, 'wb'):
+            self.agent = Agent(self.folder, self.pki)
+            self.assertIn('open', self.sync(7)['error'])
+        self.sync(0)
+        self.assert_equal_files()
+
+
+if __name__ == '__main__':
+    unittest.main(argv=sys.argv[:1])
