@@ -14,6 +14,7 @@
 namespace snapsync {
 namespace {
 
+constexpr uint64_t kLowestLimit = 64 * kKiB;
 constexpr char kDefaultConfig[] = "/etc/snapsync/send.toml";
 
 // Flags as they were given; what is missing comes from the configuration.
@@ -168,6 +169,12 @@ absl::StatusOr<Command> MakeSync(const Flags& flags) {
   sync.dry_run = flags.dry_run;
   sync.pump.timeout = std::chrono::seconds(command.config.timeout_seconds);
   sync.pump.bytes_per_second = command.config.bytes_per_second;
+  if (sync.pump.bytes_per_second > 0 &&
+      sync.pump.bytes_per_second < kLowestLimit) {
+    return Error(Reason::kUsage,
+                 "--speed-limit must be 0 or at least 64K: a chunk of 1 MiB "
+                 "must get through within the timeout");
+  }
   command.json = flags.json;
   return command;
 }
