@@ -31,7 +31,7 @@ def change(rng):
 
 def start(kind):
     return lab.Sync(SRC, kind, 'to-' + kind, '--yes', '--speed-limit', '4M',
-                    '--timeout', '6')
+                    '--timeout', '20')
 
 
 def kill_sender(agent, sync):
@@ -59,7 +59,7 @@ def cut_network(agent, sync):
 
 def cut_network_for_good(agent, sync):
     run('tc', 'qdisc', 'replace', 'dev', 'lo', 'root', 'netem', 'loss', '100%')
-    result = sync.wait(timeout=60)
+    result = sync.wait(timeout=150)
     run('tc', 'qdisc', 'del', 'dev', 'lo', 'root')
     expect('  a sender without a network ends with exit code 4',
            result.code in (0, lab.CONNECTION), result)
@@ -67,7 +67,7 @@ def cut_network_for_good(agent, sync):
 
 def finish_by_itself(sync):
     """The sender's own retry may succeed; else it says to try again."""
-    result = sync.wait(timeout=60)
+    result = sync.wait(timeout=150)
     expect('  the sender ends by itself with exit code 0 or 4',
            result.code in (0, lab.CONNECTION), result)
 
