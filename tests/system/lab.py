@@ -182,7 +182,7 @@ class Agent:
     def write_configuration(self):
         lines = ['[agent]', 'name = "%s"' % self.name,
                  'listen = ["127.0.0.1:%d"]' % self.port,
-                 'state-directory = "%s"' % self.directory, 'timeout = 20',
+                 'state-directory = "%s"' % self.directory, 'timeout = 60',
                  '[tls]', 'ca = "%s/ca.crt"' % self.pki,
                  'cert = "%s/%s.crt"' % (self.pki, self.name),
                  'key = "%s/%s.key"' % (self.pki, self.name)]
@@ -279,7 +279,7 @@ class Sync:
             '%s:%s' % (host, volume), '--uuid', uuid, '--port', str(port),
             '--state-directory', state, '--tls-ca', pki + '/ca.crt',
             '--tls-cert', '%s/%s.crt' % (pki, identity),
-            '--tls-key', '%s/%s.key' % (pki, identity), '--timeout', '20',
+            '--tls-key', '%s/%s.key' % (pki, identity), '--timeout', '60',
             '--json', *arguments]
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.DEVNULL, stdout=self.stdout,

@@ -31,7 +31,7 @@ def change(rng):
 
 def start(kind):
     return lab.Sync(SRC, kind, 'to-' + kind, '--yes', '--speed-limit', '4M',
-                    '--timeout', '20')
+                    '--timeout', '30')
 
 
 def kill_sender(agent, sync):
