@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-# system-test: guest --mem 768M --disk :3G --disk :3G --scratch /var/lib/snapsync-lab:1G
+# system-test: guest --mem 768M --timeout 1500 --disk :3G --disk :3G --scratch /var/lib/snapsync-lab:1G
 """Syncs on real LVM thin pools, each compared byte by byte: first and further
 ones, with nothing changed, of the operator's snapshots, to each kind of target,
 with the flags that change how; and the memory that they take.
