@@ -99,7 +99,8 @@ class FileMetadataReader final : public MetadataReader {
 
 absl::StatusOr<std::unique_ptr<MetadataReader>> OpenMetadata(
     const std::string& path) {
-  // O_NONBLOCK: opening a FIFO must not hang.
+  // O_NONBLOCK for the opening alone: that of a FIFO must not hang. Reads
+  // through io_uring would fail with EAGAIN instead of waiting for the disk.
   constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
   UniqueFd fd(::open(path.c_str(), kFlags | O_DIRECT));
   bool direct = fd.valid();
@@ -108,6 +109,10 @@ absl::StatusOr<std::unique_ptr<MetadataReader>> OpenMetadata(
   }
   struct stat facts {};
   if (!fd.valid() || ::fstat(fd.get(), &facts) != 0) {
+    return PosixError(errno, absl::StrCat(path, ": can't open the metadata"));
+  }
+  const int flags = ::fcntl(fd.get(), F_GETFL);
+  if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK) != 0) {
     return PosixError(errno, absl::StrCat(path, ": can't open the metadata"));
   }
   uint64_t size = 0;

@@ -161,7 +161,7 @@ def check_crash():
     run('dmsetup', 'create', 'data', '--table',
         f'0 {sectors - 16384} linear /dev/ubdb 16384')
     run('dmsetup', 'create', 'meta', '--table',
-        '0 16384 delay /dev/mapper/meta0 0 30 /dev/mapper/meta0 0 0')
+        '0 16384 delay /dev/mapper/meta0 0 80 /dev/mapper/meta0 0 0')
     with open('/dev/mapper/meta', 'r+b') as file:
         file.write(bytes(4096))
     table = f'0 {sectors - 16384} thin-pool /dev/mapper/meta /dev/mapper/data 128 0'
