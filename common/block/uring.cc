@@ -9,6 +9,12 @@
 #include "common/base/error.h"
 
 namespace snapsync {
+namespace {
+
+// In one batch, before EINTR and EAGAIN count as what they say.
+constexpr int kTransientRetries = 100;
+
+}  // namespace
 
 struct Uring::Ring {
   ~Ring() {
@@ -39,6 +45,8 @@ absl::Status Uring::Run(Direction direction, int fd, const std::string& name,
   absl::Status status;
   size_t next = 0;
   unsigned in_flight = 0;
+  // A descriptor with O_NONBLOCK answers EAGAIN for as long as it likes.
+  int retries_left = kTransientRetries;
 
   const auto queue = [&](size_t index) {
     io_uring_sqe* entry = io_uring_get_sqe(uring);
@@ -80,7 +88,9 @@ absl::Status Uring::Run(Direction direction, int fd, const std::string& name,
       io_uring_cqe_seen(uring, completion);
       --in_flight;
       Operation& operation = operations[index];
-      if (result == -EINTR || result == -EAGAIN) {
+      const bool transient = result == -EINTR || result == -EAGAIN;
+      if (transient && retries_left > 0 && status.ok()) {
+        --retries_left;
         queue(index);
       } else if (result < 0) {
         fail(-result, operation);
