@@ -115,6 +115,8 @@ class PumpRun {
     }
     if (!started_) result_.resumed_from_bytes = progress_.done_bytes;
     started_ = true;
+    // Progress of which the answer was lost.
+    if (watermark > best_watermark_) Moved();
     best_watermark_ = std::max(best_watermark_, watermark);
   }
 
