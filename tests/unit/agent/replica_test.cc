@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What is refused and why, and single histories that must stay as they are; on
+// the ports of the simulation, without its faults. Random histories with faults
+// are in tests/simulation.
+#include "agent/replica.h"
+
+#include "gtest/gtest.h"
+#include "tests/simulation/store.h"
+#include "tests/simulation/volume.h"
+#include "tests/testing/random.h"
+#include "tests/testing/sparse_image.h"
+#include "tests/testing/status_matchers.h"
+
+namespace snapsync {
+namespace {
+
+constexpr uint64_t kSize = kMiB;
+
+class ReplicaTest : public testing::TestWithParam<bool> {
+ protected:
+  explicit ReplicaTest(bool in_place)
+      : volume_(kSize, in_place, &machine_, &pool_) {
+    volume_.OnSwitch([](const std::string&) {});
+    volume_.OnSwitched([] {});
+    Start();
+  }
+  ReplicaTest() : ReplicaTest(GetParam()) {}
+
+  // The agent, after it ended in any way.
+  void Start() {
+    replica_.reset();
+    machine_.Boot();
+    store_ = std::make_unique<simulation::SimulatedStore>(&directory_,
+                                                          &machine_, nullptr);
+    ReplicaOptions options;
+    options.volume = "vol";
+    options.kind = "simulated";
+    options.unix_seconds = [] { return int64_t{1}; };
+    replica_ = std::make_unique<Replica>(std::move(options), volume_.Open(),
+                                         store_.get());
+    ASSERT_THAT(replica_->Recover(), IsOk());
+  }
+
+  SessionRequest Request(const Id128& base) {
+    SessionRequest request;
+    request.volume = "vol";
+    request.replication = "nightly";
+    request.source = "nas1:/dev/vg/vol";
+    request.base = base;
+    request.generation = random_.Id();
+    request.source_size = kSize;
+    random_.Fill(request.plan_digest);
+    request.chunk_count = 2;
+    return request;
+  }
+  SessionRequest Full() {
+    SessionRequest request = Request({});
+    request.covers_all = true;
+    return request;
+  }
+
+  // Chunk i is a sector of its own.
+  absl::StatusOr<SegmentAck> Send(const SessionGrant& grant, uint64_t end,
+                                  const std::string& peer = "alice") {
+    const auto session = replica_->Find(grant.session, peer);
+    if (!session.ok()) return session.status();
+    auto segment = (*session)->StartSegment(grant.watermark);
+    if (!segment.ok()) return segment.status();
+    for (uint64_t i = grant.watermark; i < end; ++i) {
+      if (absl::Status s = (*segment)->Add(MakeChunk(i)); !s.ok()) return s;
+    }
+    return (*segment)->Finish();
+  }
+  Chunk MakeChunk(uint64_t index) {
+    Chunk chunk;
+    chunk.index = index;
+    chunk.pieces = {{index * 512, 512, PieceKind::kData}};
+    data_.resize(512);
+    random_.Fill(data_);
+    chunk.data = data_;
+    chunk.checksum = ChecksumOf(chunk);
+    return chunk;
+  }
+  absl::StatusOr<Receipt> Sync(const SessionRequest& request) {
+    const auto grant = replica_->Open(request, "alice");
+    if (!grant.ok()) return grant.status();
+    const auto ack = Send(*grant, request.chunk_count);
+    if (!ack.ok()) return ack.status();
+    return replica_->Commit(
+        {"vol", grant->session, request.chunk_count, ack->digest}, "alice");
+  }
+  // A volume that holds a generation; its request.
+  SessionRequest FirstSync() {
+    SessionRequest request = Full();
+    EXPECT_THAT(Sync(request), IsOk());
+    return request;
+  }
+  void WriteAsStranger() { volume_.WriteAsStranger(1000, Sector()); }
+  uint64_t Sector() {
+    std::array<std::byte, kSectorBytes> bytes;
+    random_.Fill(bytes);
+    return pool_.NumberOf(bytes);
+  }
+  TargetState state() const { return directory_.record().state; }
+
+  Random random_{1};
+  SectorPool pool_;
+  std::vector<std::byte> data_;
+  simulation::Machine machine_{&random_, simulation::Lie::kNone, false};
+  simulation::StateDirectory directory_{&machine_, &pool_};
+  simulation::Volume volume_;
+  std::unique_ptr<simulation::SimulatedStore> store_;
+  std::unique_ptr<Replica> replica_;
+};
+
+class StagedReplicaTest : public ReplicaTest {
+ protected:
+  StagedReplicaTest() : ReplicaTest(false) {}
+};
+
+class InPlaceReplicaTest : public ReplicaTest {
+ protected:
+  InPlaceReplicaTest() : ReplicaTest(true) {}
+};
+
+INSTANTIATE_TEST_SUITE_P(Targets, ReplicaTest, testing::Bool(),
+                         [](const auto& in_place) {
+                           return in_place.param ? "InPlace" : "Staged";
+                         });
+
+TEST_P(ReplicaTest, ASourceThatDoesNotFitIsRefused) {
+  SessionRequest request = Full();
+  request.source_size = kSize + 512;
+  EXPECT_THAT(replica_->Open(request, "alice"),
+              FailsWith(Reason::kTargetUnsuitable, "grow the target"));
+}
+
+TEST_P(ReplicaTest, ARequestWithoutAGenerationIsRefused) {
+  SessionRequest request = Full();
+  request.generation = Id128{};
+  EXPECT_THAT(replica_->Open(request, "alice"),
+              FailsWith(Reason::kOther, "names no generation"));
+}
+
+TEST_P(ReplicaTest,
+       AVolumeThatIsNotEmptyIsOverwrittenOnlyWhenTheOperatorAgrees) {
+  volume_.visible()->WriteAsStranger(1000, Sector());
+  SessionRequest request = Full();
+  EXPECT_THAT(replica_->Open(request, "alice"),
+              FailsWith(Reason::kTargetUnsuitable, "--allow-full"));
+  request.covers_all = false;
+  request.allow_overwrite = true;
+  EXPECT_THAT(replica_->Open(request, "alice"),
+              FailsWith(Reason::kBaseMismatch, "not empty"));
+  request.covers_all = true;
+  EXPECT_THAT(Sync(request), IsOk());
+}
+
+TEST_P(ReplicaTest, ABaseThatIsNotTheVolumesIsRefused) {
+  EXPECT_THAT(replica_->Open(Request(random_.Id()), "alice"),
+              FailsWith(Reason::kBaseMismatch, "holds generation none"));
+  FirstSync();
+  EXPECT_THAT(replica_->Open(Request(random_.Id()), "alice"),
+              FailsWith(Reason::kBaseMismatch, "the sender's base is"));
+  EXPECT_THAT(replica_->Open(Full(), "alice"),
+              FailsWith(Reason::kBaseMismatch, "has no base for it"));
+}
+
+TEST_P(ReplicaTest, AnotherReplicationIsRefused) {
+  SessionRequest request = Request(FirstSync().generation);
+  request.replication = "weekly";
+  EXPECT_THAT(replica_->Open(request, "alice"),
+              FailsWith(Reason::kTargetUnsuitable,
+                        "replica of replication \"nightly\""));
+}
+
+TEST_P(ReplicaTest, AVolumeThatSomebodyWroteToIsNoBase) {
+  const SessionRequest first = FirstSync();
+  WriteAsStranger();
+  EXPECT_THAT(replica_->Open(Request(first.generation), "alice"),
+              FailsWith(Reason::kBaseMismatch, "somebody wrote"));
+  SessionRequest full = Full();
+  full.allow_overwrite = true;
+  EXPECT_THAT(Sync(full), IsOk());
+}
+
+TEST_P(ReplicaTest, ASecondSenderIsToldWhoIsWriting) {
+  const auto grant = replica_->Open(Full(), "alice");
+  ASSERT_THAT(grant, IsOk());
+  {
+    const auto session = replica_->Find(grant->session, "alice");
+    ASSERT_THAT(session, IsOk());
+    const auto segment = (*session)->StartSegment(0);
+    EXPECT_THAT(replica_->Open(Full(), "bob"),
+                FailsWith(Reason::kBusy,
+                          "being written by alice (replication nightly"));
+    EXPECT_THAT(replica_->Abort("bob"), FailsWith(Reason::kBusy, "alice"));
+  }
+  EXPECT_THAT(replica_->Abort("bob"), IsOk());
+}
+
+TEST_P(ReplicaTest, ASessionBelongsToThePeerThatOpenedIt) {
+  const auto grant = replica_->Open(Full(), "alice");
+  ASSERT_THAT(grant, IsOk());
+  EXPECT_THAT(replica_->Find(grant->session, "bob"),
+              FailsWith(Reason::kConnection, "not open here"));
+  EXPECT_THAT(replica_->Commit({"vol", grant->session, 2, {}}, "bob"),
+              FailsWith(Reason::kConnection, "not open here"));
+}
+
+TEST_P(ReplicaTest, OpeningAgainGoesOnAndMakesTheOldOpeningVoid) {
+  const SessionRequest request = Full();
+  const auto first = replica_->Open(request, "alice");
+  ASSERT_THAT(first, IsOk());
+  const auto ack = Send(*first, 1);
+  ASSERT_THAT(ack, IsOk());
+  const auto second = replica_->Open(request, "alice");
+  ASSERT_THAT(second, IsOk());
+  EXPECT_EQ(second->watermark, 1U);
+  EXPECT_EQ(second->digest, ack->digest);
+  EXPECT_THAT(Send(*first, 2), FailsWith(Reason::kConnection, "not open here"));
+  EXPECT_THAT(replica_->Commit({"vol", first->session, 2, {}}, "alice"),
+              FailsWith(Reason::kConnection, "not open here"));
+  EXPECT_THAT(Send(*second, 2), IsOk());
+}
+
+TEST_P(ReplicaTest, AnIncompleteSessionIsNotCommittedAndGoesOn) {
+  const SessionRequest request = Full();
+  const auto grant = replica_->Open(request, "alice");
+  ASSERT_THAT(grant, IsOk());
+  const auto ack = Send(*grant, 1);
+  ASSERT_THAT(ack, IsOk());
+  EXPECT_THAT(
+      replica_->Commit({"vol", grant->session, 2, ack->digest}, "alice"),
+      FailsWith(Reason::kVerification, "1 of 2 chunks"));
+  EXPECT_THAT(Sync(request), IsOk());
+}
+
+TEST_P(ReplicaTest, ACommittedPlanIsAnsweredAsCommittedEvenGenerationsLater) {
+  const SessionRequest first = FirstSync();
+  const SessionRequest second = Request(first.generation);
+  const auto receipt = Sync(second);
+  ASSERT_THAT(receipt, IsOk());
+  EXPECT_EQ(receipt->generation, second.generation);
+  EXPECT_EQ(receipt->number, 2U);
+  Start();
+  for (const auto& [request, number] :
+       {std::pair(first, 1U), std::pair(second, 2U)}) {
+    const auto grant = replica_->Open(request, "bob");
+    ASSERT_THAT(grant, IsOk());
+    EXPECT_TRUE(grant->committed);
+    EXPECT_EQ(grant->number, number);
+  }
+}
+
+TEST_P(ReplicaTest, ASessionIsThereAfterARestart) {
+  const SessionRequest request = Full();
+  const auto grant = replica_->Open(request, "alice");
+  ASSERT_THAT(grant, IsOk());
+  ASSERT_THAT(Send(*grant, 1), IsOk());
+  machine_.CutPower();
+  Start();
+  EXPECT_THAT(Send(*grant, 2), FailsWith(Reason::kConnection, "not open here"));
+  const auto again = replica_->Open(request, "alice");
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(again->watermark, 1U);
+}
+
+TEST_P(ReplicaTest, ACommitThatACrashInterruptedIsFinishedAtTheStart) {
+  const SessionRequest request = Full();
+  const auto grant = replica_->Open(request, "alice");
+  ASSERT_THAT(grant, IsOk());
+  const auto ack = Send(*grant, 2);
+  ASSERT_THAT(ack, IsOk());
+  volume_.OnSwitched([this] { machine_.Kill(); });
+  EXPECT_FALSE(
+      replica_->Commit({"vol", grant->session, 2, ack->digest}, "alice").ok());
+  volume_.OnSwitched([] {});
+  EXPECT_EQ(state(), TargetState::kCommitting);
+  Start();
+  EXPECT_EQ(state(), TargetState::kAt);
+  EXPECT_TRUE(replica_->Open(request, "alice")->committed);
+}
+
+TEST_P(ReplicaTest, TheVolumeIsDescribed) {
+  const auto empty = replica_->Describe();
+  ASSERT_THAT(empty, IsOk());
+  EXPECT_EQ(empty->state, "empty");
+  EXPECT_TRUE(empty->blank);
+  const SessionRequest request = FirstSync();
+  const auto at = replica_->Describe();
+  ASSERT_THAT(at, IsOk());
+  EXPECT_EQ(at->name, "vol");
+  EXPECT_EQ(at->kind, "simulated");
+  EXPECT_EQ(at->state, "at");
+  EXPECT_EQ(at->size, kSize);
+  EXPECT_EQ(at->replication, "nightly");
+  EXPECT_EQ(at->generation, request.generation);
+  EXPECT_EQ(at->number, 1U);
+}
+
+TEST_P(ReplicaTest, OnlyTheLastReceiptsAreKept) {
+  SessionRequest request = FirstSync();
+  for (size_t i = 0; i < TargetRecord::kGenerationsKept; ++i) {
+    request = Request(request.generation);
+    ASSERT_THAT(Sync(request), IsOk());
+  }
+  EXPECT_EQ(directory_.record().generations.size(),
+            TargetRecord::kGenerationsKept);
+  EXPECT_EQ(directory_.record().generations.back().generation,
+            request.generation);
+}
+
+TEST_F(StagedReplicaTest, UntilTheCommitTheVolumeIsTheOldOne) {
+  const SessionRequest first = FirstSync();
+  const SparseImage old = volume_.visible()->seen();
+  const auto grant = replica_->Open(Request(first.generation), "alice");
+  ASSERT_THAT(grant, IsOk());
+  ASSERT_THAT(Send(*grant, 2), IsOk());
+  EXPECT_EQ(volume_.visible()->seen(), old);
+  EXPECT_EQ(state(), TargetState::kFilling);
+  EXPECT_THAT(replica_->Abort("alice"), IsOk());
+  EXPECT_EQ(state(), TargetState::kAt);
+  EXPECT_EQ(volume_.stage(), nullptr);
+  EXPECT_EQ(volume_.visible()->seen(), old);
+}
+
+TEST_F(StagedReplicaTest, AWriteBetweenOpenAndCommitIsNotSweptAway) {
+  const SessionRequest first = FirstSync();
+  const SessionRequest request = Request(first.generation);
+  const auto grant = replica_->Open(request, "alice");
+  ASSERT_THAT(grant, IsOk());
+  const auto ack = Send(*grant, 2);
+  ASSERT_THAT(ack, IsOk());
+  WriteAsStranger();
+  const SparseImage written = volume_.visible()->seen();
+  EXPECT_THAT(
+      replica_->Commit({"vol", grant->session, 2, ack->digest}, "alice"),
+      FailsWith(Reason::kBaseMismatch, "somebody wrote"));
+  EXPECT_EQ(volume_.visible()->seen(), written);
+  EXPECT_EQ(state(), TargetState::kAt);
+}
+
+TEST_F(StagedReplicaTest, WhenTheStageIsGoneTheSessionStartsAgain) {
+  const SessionRequest request = Full();
+  const auto grant = replica_->Open(request, "alice");
+  ASSERT_THAT(grant, IsOk());
+  ASSERT_THAT(Send(*grant, 1), IsOk());
+  ASSERT_THAT(volume_.Open()->RemoveStage(""), IsOk());
+  Start();
+  const auto again = replica_->Open(request, "alice");
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(again->watermark, 0U);
+}
+
+TEST_F(InPlaceReplicaTest, ATornVolumeTakesTheSamePlanOrAllOfIt) {
+  const SessionRequest first = FirstSync();
+  const SessionRequest request = Request(first.generation);
+  const auto grant = replica_->Open(request, "alice");
+  ASSERT_THAT(grant, IsOk());
+  EXPECT_EQ(state(), TargetState::kTorn);
+  ASSERT_THAT(Send(*grant, 1), IsOk());
+  Start();
+  EXPECT_THAT(replica_->Open(Request(first.generation), "alice"),
+              FailsWith(Reason::kBaseMismatch, "torn between generation"));
+  EXPECT_THAT(replica_->Abort("alice"), IsOk());
+  EXPECT_EQ(state(), TargetState::kTorn);
+  EXPECT_THAT(Sync(Full()), IsOk());
+  EXPECT_EQ(state(), TargetState::kAt);
+}
+
+// Found by the simulation.
+TEST_F(InPlaceReplicaTest, ACrashWhileASessionIsOpenedIsNoReasonForAFullSync) {
+  const SessionRequest first = FirstSync();
+  const SessionRequest request = Request(first.generation);
+  machine_.OnStep([this] {
+    if (state() == TargetState::kTorn) machine_.Kill();
+  });
+  EXPECT_FALSE(replica_->Open(request, "alice").ok());
+  machine_.OnStep(nullptr);
+  EXPECT_EQ(state(), TargetState::kTorn);
+  EXPECT_TRUE(directory_.record().session->stage.empty());
+  Start();
+  EXPECT_THAT(Sync(request), IsOk());
+}
+
+}  // namespace
+}  // namespace snapsync
