@@ -223,6 +223,11 @@ class History:
 
     def send(self, src, *arguments):
         result = lab.sync(src, self.replica, 'u%d' % self.seed, *arguments)
+        for _ in range(3):  # a busy machine; the exit code says: try again
+            if result.code != lab.CONNECTION:
+                break
+            self.note('sync %s timed out -> %s' % (src, result))
+            result = lab.sync(src, self.replica, 'u%d' % self.seed, *arguments)
         self.note('sync %s %s -> %s' % (src, ' '.join(arguments), result))
         return result
 
