@@ -275,12 +275,17 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
   absl::StatusOr<std::string> seal =
       target_->Commit(session.stage, number, base_seal);
   if (!seal.ok()) {
-    if (ReasonOf(seal.status()) == Reason::kBaseMismatch &&
-        !target_->in_place()) {
-      // Somebody wrote to the target in the meantime, or the stage is gone.
-      // The target stays as it is; the next sync is told so.
-      record.state = TargetState::kFilling;
-      SNAPSYNC_RETURN_IF_ERROR(EndSession(record));
+    if (ReasonOf(seal.status()) == Reason::kBaseMismatch) {
+      // Somebody wrote to the target in the meantime, or the stage is gone, or
+      // the device is another one. The target stays as it is; the next sync is
+      // told so.
+      if (target_->in_place()) {
+        record.state = TargetState::kTorn;
+        SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+      } else {
+        record.state = TargetState::kFilling;
+        SNAPSYNC_RETURN_IF_ERROR(EndSession(record));
+      }
     }
     return seal.status();
   }

@@ -29,8 +29,12 @@ class ReplicaTest : public testing::TestWithParam<bool> {
 
   // The agent, after it ended in any way.
   void Start() {
-    replica_.reset();
     machine_.Boot();
+    MakeReplica();
+    ASSERT_THAT(replica_->Recover(), IsOk());
+  }
+  void MakeReplica() {
+    replica_.reset();
     store_ = std::make_unique<simulation::SimulatedStore>(&directory_,
                                                           &machine_, nullptr);
     ReplicaOptions options;
@@ -39,7 +43,6 @@ class ReplicaTest : public testing::TestWithParam<bool> {
     options.unix_seconds = [] { return int64_t{1}; };
     replica_ = std::make_unique<Replica>(std::move(options), volume_.Open(),
                                          store_.get());
-    ASSERT_THAT(replica_->Recover(), IsOk());
   }
 
   SessionRequest Request(const Id128& base) {
@@ -368,6 +371,28 @@ TEST_F(InPlaceReplicaTest, ATornVolumeTakesTheSamePlanOrAllOfIt) {
   EXPECT_EQ(state(), TargetState::kTorn);
   EXPECT_THAT(Sync(Full()), IsOk());
   EXPECT_EQ(state(), TargetState::kAt);
+}
+
+TEST_F(InPlaceReplicaTest, ACommitThatCantBeFinishedDoesNotStandInTheWay) {
+  const SessionRequest request = Full();
+  const auto grant = replica_->Open(request, "alice");
+  ASSERT_THAT(grant, IsOk());
+  const auto ack = Send(*grant, 2);
+  ASSERT_THAT(ack, IsOk());
+  machine_.OnStep([this] {
+    if (state() == TargetState::kCommitting) machine_.Kill();
+  });
+  EXPECT_FALSE(
+      replica_->Commit({"vol", grant->session, 2, ack->digest}, "alice").ok());
+  machine_.OnStep(nullptr);
+  ASSERT_EQ(state(), TargetState::kCommitting);
+  machine_.Boot();
+  // As if it were another device now.
+  ASSERT_THAT(volume_.Open()->RemoveStage(""), IsOk());
+  MakeReplica();
+  EXPECT_THAT(replica_->Recover(), FailsWith(Reason::kBaseMismatch, ""));
+  EXPECT_EQ(state(), TargetState::kTorn);
+  EXPECT_THAT(Sync(Full()), IsOk());
 }
 
 // Found by the simulation.
