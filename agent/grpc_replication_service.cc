@@ -104,7 +104,7 @@ absl::StatusOr<SegmentAck> GrpcReplicationService::Receive(
 void GrpcReplicationService::WaitForTurn(uint64_t bytes) {
   std::chrono::nanoseconds wait(0);
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     wait = limiter_.Take(bytes, std::chrono::steady_clock::now());
   }
   if (wait.count() > 0) std::this_thread::sleep_for(wait);

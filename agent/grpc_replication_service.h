@@ -10,9 +10,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "agent/peer_policy.h"
 #include "agent/session_registry.h"
+#include "common/base/mutex.h"
 #include "common/base/rate_limiter.h"
 #include "common/wire/call_watchdog.h"
 #include "snapsync/v1/replication.grpc.pb.h"
@@ -64,7 +64,7 @@ class GrpcReplicationService final : public v1::Replication::Service {
   const SessionRegistry* const registry_;
   const PeerPolicy* const policy_;
   wire::CallWatchdog watchdog_;
-  absl::Mutex mutex_;
+  Mutex mutex_;
   RateLimiter limiter_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -37,7 +37,7 @@ absl::StatusOr<TargetRecord> Replica::LoadRecord() {
 }
 
 absl::Status Replica::Recover() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
   if (record.state != TargetState::kCommitting) return absl::OkStatus();
   return FinishCommit(std::move(record)).status();
@@ -52,7 +52,7 @@ void Replica::DropLive() {
 
 absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
                                            const std::string& peer) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
   if (record.state == TargetState::kCommitting) {
     SNAPSYNC_RETURN_IF_ERROR(FinishCommit(record).status());
@@ -240,7 +240,7 @@ absl::StatusOr<SessionGrant> Replica::Resume(const TargetRecord& record) {
 
 absl::StatusOr<std::shared_ptr<Session>> Replica::Find(
     const Id128& id, const std::string& peer) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (live_ == nullptr || id != live_id_ || peer != live_peer_) {
     return Error(Reason::kConnection,
                  "volume " + options_.volume +
@@ -251,7 +251,7 @@ absl::StatusOr<std::shared_ptr<Session>> Replica::Find(
 
 absl::StatusOr<Receipt> Replica::Commit(const CommitRequest& request,
                                         const std::string& peer) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (live_ == nullptr || request.session != live_id_ || peer != live_peer_) {
     return Error(Reason::kConnection,
                  "volume " + options_.volume +
@@ -310,7 +310,7 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
 }
 
 absl::Status Replica::Abort(const std::string& peer) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
   if (record.state == TargetState::kCommitting) {
     return FinishCommit(std::move(record)).status();
@@ -324,7 +324,7 @@ absl::Status Replica::Abort(const std::string& peer) {
 }
 
 absl::StatusOr<VolumeState> Replica::Describe() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   SNAPSYNC_ASSIGN_OR_RETURN(const TargetRecord record, LoadRecord());
   VolumeState state;
   state.name = options_.volume;

@@ -20,10 +20,10 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "agent/session.h"
 #include "agent/session_store.h"
 #include "agent/targets/target.h"
+#include "common/base/mutex.h"
 #include "common/transfer/session_protocol.h"
 
 namespace snapsync {
@@ -90,7 +90,7 @@ class Replica {
   const std::unique_ptr<Target> target_;
   SessionStore* const store_;
 
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::shared_ptr<Session> live_ ABSL_GUARDED_BY(mutex_);
   Id128 live_id_ ABSL_GUARDED_BY(mutex_);
   std::string live_peer_ ABSL_GUARDED_BY(mutex_);

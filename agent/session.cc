@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
+#include <shared_mutex>
 #include <string>
 #include <utility>
 
@@ -22,7 +24,7 @@ Session::Session(std::unique_ptr<BlockWriter> writer,
 
 absl::StatusOr<std::unique_ptr<Session::Segment>> Session::StartSegment(
     uint64_t first) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (!status_.ok()) return status_;
   if (first < progress_.watermark || first >= chunk_count_ ||
       in_flight_.contains(first)) {
@@ -37,23 +39,23 @@ absl::StatusOr<std::unique_ptr<Session::Segment>> Session::StartSegment(
 }
 
 SegmentAck Session::progress() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return progress_;
 }
 
 bool Session::active() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return !in_flight_.empty();
 }
 
 absl::Status Session::status() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return status_;
 }
 
 absl::Status Session::CheckComplete(uint64_t chunk_count,
                                     const Digest256& digest) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (!status_.ok()) return status_;
   if (chunk_count != chunk_count_ || progress_.watermark != chunk_count_ ||
       !in_flight_.empty()) {
@@ -73,23 +75,21 @@ absl::Status Session::CheckComplete(uint64_t chunk_count,
 }
 
 void Session::Fence() {
-  absl::MutexLock write_lock(&write_mutex_);
-  absl::MutexLock lock(&mutex_);
-  if (status_.ok()) {
-    status_ = Error(Reason::kConnection,
-                    "the session was opened again or superseded");
-  }
+  Fail(Error(Reason::kConnection, "the session was opened again or superseded"))
+      .IgnoreError();
+  // No write starts any more; those that did are waited for.
+  const std::unique_lock writes_ended(writing_);
 }
 
 absl::Status Session::Fail(const absl::Status& status) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (status_.ok()) status_ = status;
   return status;
 }
 
 absl::Status Session::WriteBatch(std::span<const WriteOperation> writes,
                                  const ExtentList& zeroes) {
-  absl::ReaderMutexLock write_lock(&write_mutex_);
+  const std::shared_lock writing(writing_);
   SNAPSYNC_RETURN_IF_ERROR(status());
   if (!writes.empty()) {
     if (absl::Status s = writer_->Write(writes); !s.ok()) return Fail(s);
@@ -104,11 +104,11 @@ absl::StatusOr<SegmentAck> Session::MakeDurable(
     uint64_t first, const std::vector<Checksum128>& checksums) {
   SegmentAck ack;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     const auto my_turn = [this, first]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return !status_.ok() || *in_flight_.begin() == first;
     };
-    mutex_.Await(absl::Condition(&my_turn));
+    mutex_.Await(my_turn);
     if (!status_.ok()) return status_;
     if (progress_.watermark != first) {
       return Error(Reason::kConnection, "the segment before chunk " +
@@ -121,20 +121,20 @@ absl::StatusOr<SegmentAck> Session::MakeDurable(
   for (const Checksum128& checksum : checksums) {
     ack.digest = ExtendSessionDigest(ack.digest, checksum);
   }
-  absl::ReaderMutexLock write_lock(&write_mutex_);
+  const std::shared_lock writing(writing_);
   SNAPSYNC_RETURN_IF_ERROR(status());
   // The order is the promise: data, then the watermark that speaks of it.
   if (absl::Status s = writer_->Flush(); !s.ok()) return Fail(s);
   if (absl::Status s = journal_->Append({ack.watermark, ack.digest}); !s.ok()) {
     return Fail(s);
   }
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   progress_ = ack;
   return ack;
 }
 
 void Session::Leave(uint64_t first) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   in_flight_.erase(first);
 }
 

@@ -19,13 +19,14 @@
 #include <cstdint>
 #include <memory>
 #include <set>
+#include <shared_mutex>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "agent/journal.h"
 #include "common/base/aligned_buffer.h"
+#include "common/base/mutex.h"
 #include "common/block/block_device.h"
 #include "common/transfer/chunk.h"
 #include "common/transfer/session_protocol.h"
@@ -76,9 +77,9 @@ class Session {
   const uint64_t chunk_count_;
 
   // Held shared by each write and flush, exclusively by Fence().
-  absl::Mutex write_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+  std::shared_mutex writing_;
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::set<uint64_t> in_flight_ ABSL_GUARDED_BY(mutex_);  // first chunks
   SegmentAck progress_ ABSL_GUARDED_BY(mutex_);

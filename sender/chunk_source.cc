@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "common/base/aligned_buffer.h"
+#include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/block/zeroes.h"
 
@@ -140,7 +140,7 @@ class ReadAheadChunkSource final : public ChunkSource {
 
   ~ReadAheadChunkSource() override {
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       stop_ = true;
     }
     thread_.join();
@@ -148,12 +148,12 @@ class ReadAheadChunkSource final : public ChunkSource {
 
   absl::StatusOr<const Chunk*> Next() override {
     if (current_ == nullptr || used_ == current_->chunks.size()) {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       if (current_ != nullptr) empty_.push_back(std::move(current_));
       const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
         return !full_.empty() || !status_.ok();
       };
-      mutex_.Await(absl::Condition(&ready));
+      mutex_.Await(ready);
       if (full_.empty()) return status_;
       if (full_.front()->chunks.empty()) return nullptr;  // stays: the end
       current_ = std::move(full_.front());
@@ -168,18 +168,18 @@ class ReadAheadChunkSource final : public ChunkSource {
     for (bool more = true; more;) {
       std::unique_ptr<Batch> batch;
       {
-        absl::MutexLock lock(&mutex_);
+        MutexLock lock(&mutex_);
         const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
           return stop_ || !empty_.empty();
         };
-        mutex_.Await(absl::Condition(&ready));
+        mutex_.Await(ready);
         if (stop_) return;
         batch = std::move(empty_.back());
         empty_.pop_back();
       }
       const absl::Status status = batches_.Fill(*batch);
       more = status.ok() && !batch->chunks.empty();
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       status_ = status;
       if (status.ok()) full_.push_back(std::move(batch));
     }
@@ -192,7 +192,7 @@ class ReadAheadChunkSource final : public ChunkSource {
   std::unique_ptr<Batch> current_;
   size_t used_ = 0;
 
-  absl::Mutex mutex_;
+  Mutex mutex_;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Batch>> empty_ ABSL_GUARDED_BY(mutex_);

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "common/base/aligned_buffer.h"
 #include "common/base/error.h"
+#include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/base/unique_fd.h"
 #include "common/base/units.h"
@@ -80,7 +80,7 @@ class OpenFile {
     SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<Uring> ring, TakeRing());
     const absl::Status status =
         ring->Run(direction, fd.get(), name, operations);
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     idle_rings_.push_back(std::move(ring));
     return status;
   }
@@ -95,7 +95,7 @@ class OpenFile {
   // threads at work.
   absl::StatusOr<std::unique_ptr<Uring>> TakeRing() {
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       if (!idle_rings_.empty()) {
         auto ring = std::move(idle_rings_.back());
         idle_rings_.pop_back();
@@ -105,7 +105,7 @@ class OpenFile {
     return Uring::Create();
   }
 
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::vector<std::unique_ptr<Uring>> idle_rings_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/wire/call_watchdog.h"
 
-#include "absl/time/time.h"
-
 namespace snapsync::wire {
 
 using Clock = std::chrono::steady_clock;
@@ -12,7 +10,7 @@ CallWatchdog::CallWatchdog(std::chrono::seconds timeout)
 
 CallWatchdog::~CallWatchdog() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stop_ = true;
   }
   thread_.join();
@@ -20,37 +18,39 @@ CallWatchdog::~CallWatchdog() {
 
 CallWatchdog::Call::Call(CallWatchdog* watchdog, std::function<void()> cancel)
     : watchdog_(watchdog), cancel_(std::move(cancel)) {
-  absl::MutexLock lock(&watchdog_->mutex_);
+  MutexLock lock(&watchdog_->mutex_);
   last_move_ = Clock::now();
   watchdog_->calls_.insert(this);
   if (watchdog_->cancelled_) cancel_();
 }
 
 CallWatchdog::Call::~Call() {
-  absl::MutexLock lock(&watchdog_->mutex_);
+  MutexLock lock(&watchdog_->mutex_);
   watchdog_->calls_.erase(this);
 }
 
 void CallWatchdog::Call::Moved() {
-  absl::MutexLock lock(&watchdog_->mutex_);
+  MutexLock lock(&watchdog_->mutex_);
   last_move_ = Clock::now();
 }
 
 bool CallWatchdog::Call::timed_out() const {
-  absl::MutexLock lock(&watchdog_->mutex_);
+  MutexLock lock(&watchdog_->mutex_);
   return timed_out_;
 }
 
 void CallWatchdog::CancelAll() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   cancelled_ = true;
   for (Call* call : calls_) call->cancel_();
 }
 
 void CallWatchdog::Watch() {
-  absl::MutexLock lock(&mutex_);
-  while (!mutex_.AwaitWithTimeout(absl::Condition(&stop_),
-                                  absl::Milliseconds(250))) {
+  MutexLock lock(&mutex_);
+  const auto stopped = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stop_;
+  };
+  while (!mutex_.AwaitFor(std::chrono::milliseconds(250), stopped)) {
     if (timeout_.count() == 0) continue;
     const Clock::time_point now = Clock::now();
     for (Call* call : calls_) {

@@ -15,7 +15,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "common/base/mutex.h"
 
 namespace snapsync::wire {
 
@@ -55,7 +55,7 @@ class CallWatchdog {
   void Watch();
 
   const std::chrono::seconds timeout_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::set<Call*> calls_ ABSL_GUARDED_BY(mutex_);

@@ -87,7 +87,6 @@ class Agent {
   Oracle* const oracle_;
   std::unique_ptr<SimulatedStore> store_;
   std::unique_ptr<Replica> replica_;
-  uint64_t replica_boot_ = 0;
   std::list<std::shared_ptr<Upload>> uploads_;
   std::list<std::shared_ptr<Upload>> late_;
 };

@@ -176,7 +176,7 @@ class History:
 
     def grow_target(self):
         if lab.device_size(self.target) < self.size:
-            run('lvextend', '-qq', '-L', '%db' % self.size, 'nas2/' + self.replica)
+            lab.grow(self.target, self.size)
 
     def shrink(self):
         if self.size > 12 * MIB:
@@ -212,14 +212,21 @@ class History:
         result = self.send(src)
         if result.code != 0:
             self.check_refusal(result, before, size)
-            if result.code == lab.TARGET_UNSUITABLE:
-                self.grow_target()
-                result = self.send(src)
-            if result.code != 0:
-                result = self.send(src, '--yes')
-            if result.code != 0:
-                raise Wrong('no way out of a refusal: %s' % result)
+            result = self.follow_advice(src, result, size)
         self.check_accepted(result, content, size)
+
+    def follow_advice(self, src, result, size):
+        """What the operator does who is told what is wrong, one after the other."""
+        arguments = []
+        for _ in range(2):
+            if result.code == lab.TARGET_UNSUITABLE:
+                lab.grow(self.target, size)
+            elif result.code == lab.BASE_MISMATCH:
+                arguments = ['--yes']
+            result = self.send(src, *arguments)
+            if result.code == 0:
+                return result
+        raise Wrong('no way out of a refusal: %s' % result)
 
     def send(self, src, *arguments):
         result = lab.sync(src, self.replica, 'u%d' % self.seed, *arguments)

@@ -72,6 +72,10 @@ def device_size(path):
         os.close(fd)
 
 
+def grow(path, size):
+    run('lvextend', '-qq', '-L', '%db' % size, path)
+
+
 def contents(path, size=None):
     """What is on a device or in a file: a digest of each 64 KiB.
 

@@ -163,7 +163,7 @@ TEST_P(ChunkSourceTest, WhatIsGoneIsNotReadAndStaysApartFromZeroes) {
 
 // Zeroes are only told where a chunk has room for more pieces.
 TEST_P(ChunkSourceTest, TheLimitOfPiecesIsKeptHoweverZeroesLie) {
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 20; ++round) {
     std::fill(device_->bytes.begin(), device_->bytes.end(), std::byte{0});
     ExtentList changed;
     ExtentList gone;

@@ -216,12 +216,12 @@ TEST_F(PumpTest, WithoutProgressItGivesUpAfterTheTimeoutNotBefore) {
 
 TEST_F(PumpTest, WithoutATimeoutItNeverGivesUp) {
   options_.timeout = nanoseconds(0);
-  int failures = 500;
+  int failures = 100;
   agent_.on_chunk = [&failures](uint64_t) {
     return failures-- > 0 ? Lost() : absl::OkStatus();
   };
   EXPECT_THAT(Run(), IsOk());
-  EXPECT_GT(slept_, std::chrono::hours(1));
+  EXPECT_GT(slept_, std::chrono::minutes(10));
 }
 
 TEST_F(PumpTest, ProgressStartsTheTimeoutAnew) {
