@@ -18,6 +18,7 @@
 #include "common/wire/limits.h"
 #include "common/wire/tls.h"
 #include "sender/grpc_agent_client.h"
+#include "sender/local_agent_client.h"
 #include "sender/progress.h"
 
 namespace snapsync {
@@ -53,6 +54,24 @@ class Interrupt {
   std::thread thread_;
 };
 
+absl::StatusOr<std::unique_ptr<AgentClient>> MakeAgentClient(
+    const SyncCommand& command) {
+  const SenderConfig& config = command.config;
+  if (command.destination.local()) {
+    return MakeLocalAgentClient(config.state_directory,
+                                command.destination.volume,
+                                command.sync.source.path);
+  }
+  GrpcAgentOptions options;
+  options.host = command.destination.host;
+  options.port = config.port;
+  options.files = {config.tls_ca, config.tls_certificate, config.tls_key};
+  options.timeout = std::chrono::seconds(config.timeout_seconds);
+  wire::RestrictToTls13();
+  SNAPSYNC_RETURN_IF_ERROR(wire::CheckTlsFiles(options.files).status());
+  return MakeGrpcAgentClient(options);
+}
+
 absl::Status Run(SyncCommand& command, const sigset_t& signals,
                  SyncResult& result, int& signal) {
   const SenderConfig& config = command.config;
@@ -61,16 +80,9 @@ absl::Status Run(SyncCommand& command, const sigset_t& signals,
   log.directory = config.log_directory;
   log.file_level = config.log_level;
   SNAPSYNC_RETURN_IF_ERROR(StartLog(log));
-  GrpcAgentOptions agent_options;
-  agent_options.host = command.destination.host;
-  agent_options.port = config.port;
-  agent_options.files = {config.tls_ca, config.tls_certificate, config.tls_key};
-  agent_options.timeout = std::chrono::seconds(config.timeout_seconds);
   ::mallopt(M_ARENA_MAX, kMallocArenas);
-  wire::RestrictToTls13();
-  SNAPSYNC_RETURN_IF_ERROR(wire::CheckTlsFiles(agent_options.files).status());
-
-  const std::unique_ptr<AgentClient> agent = MakeGrpcAgentClient(agent_options);
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<AgentClient> agent,
+                            MakeAgentClient(command));
   const Interrupt interrupt(signals, agent.get());
   ProgressLine line;
   PumpOptions& pump = command.sync.pump;

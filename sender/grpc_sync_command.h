@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `snapsync-send sync`: runs a sync against a remote agent, tells of progress
-// on stderr and of the result on stdout.
+// `snapsync-send sync`: runs a sync to a remote agent or a local target, tells
+// of progress on stderr and of the result on stdout.
 #ifndef SNAPSYNC_SENDER_GRPC_SYNC_COMMAND_H_
 #define SNAPSYNC_SENDER_GRPC_SYNC_COMMAND_H_
 

@@ -10,12 +10,15 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
+#include "sender/old_roles.h"
 
 namespace snapsync {
 namespace {
 
 constexpr uint64_t kLowestLimit = 64 * kKiB;
 constexpr char kDefaultConfig[] = "/etc/snapsync/send.toml";
+constexpr char kDefaultOldConfig[] = "/etc/snapsync/snapsync.cfg";
+constexpr int kSshPort = 22;
 
 // Flags as they were given; what is missing comes from the configuration.
 struct Flags {
@@ -37,10 +40,15 @@ struct Flags {
   std::optional<uint32_t> id;
   std::string encrypt;
   bool encrypts = false;
+  std::string resume = "auto";
   bool allow_full = false;
   bool yes = false;
   bool dry_run = false;
   bool json = false;
+
+  bool old_role = false;
+  std::optional<std::string> old_config;
+  std::string qcow;
 
   std::string base_id;
   std::string size;
@@ -65,7 +73,8 @@ void AddSyncFlags(CLI::App& app, Flags& flags) {
                  "snapshot")
       ->required();
   app.add_option("--dst", flags.destination,
-                 "Where to: HOST:VOLUME of the agent there")
+                 "Where to: HOST:VOLUME of the agent there, or /PATH of a "
+                 "device or file on this host")
       ->required();
   app.add_option("--uuid", flags.replication, "Names this replication")
       ->required();
@@ -80,9 +89,12 @@ void AddSyncFlags(CLI::App& app, Flags& flags) {
                  "Give up after so many seconds without progress; 0: never");
   app.add_option("--speed-limit", flags.speed_limit,
                  "Bytes per second, with K, M or G; 0: none");
-  app.add_flag("--encrypt{tls}", flags.encrypt,
-               "Demand AES-256 (connections are always mutual TLS 1.3 with "
-               "AES-256-GCM)");
+  app.add_option("--encrypt", flags.encrypt,
+                 "Demand AES-256 (connections are always mutual TLS 1.3 with "
+                 "AES-256-GCM)")
+      ->expected(0, 1);
+  app.add_option("--resume", flags.resume,
+                 "auto, or so many bytes that the agent must hold already");
   app.add_option("--tls-ca", flags.tls_ca, "The CA's certificate (PEM)");
   app.add_option("--tls-cert", flags.tls_certificate,
                  "This node's certificate (PEM)");
@@ -97,6 +109,24 @@ void AddSyncFlags(CLI::App& app, Flags& flags) {
                "Answer yes to what would be asked: the same as --allow-full");
   app.add_flag("-n,--dry-run", flags.dry_run,
                "Say what would be sent; write nothing");
+}
+
+// The roles of the tool before this one; not in the help.
+CLI::App* AddOldRole(CLI::App& app, const std::string& name, Flags& flags) {
+  CLI::App* role = app.add_subcommand(name, "See docs/migrating.md");
+  role->group("");
+  AddCommonFlags(*role, flags);
+  role->add_option("--cfg", flags.old_config,
+                   std::string("The old configuration file (default ") +
+                       kDefaultOldConfig + ", if it exists)");
+  return role;
+}
+
+void AddQcowFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--meta", flags.meta);
+  app.add_option("--id", flags.id)->check(CLI::Range(0, (1 << 24) - 1));
+  app.add_option("--uuid", flags.replication);
+  app.add_option("--src", flags.source)->required();
 }
 
 void AddDeltaFlags(CLI::App& app, Flags& flags, DeltaOptions& delta) {
@@ -141,19 +171,62 @@ absl::StatusOr<SenderConfig> MergeConfig(const Flags& flags) {
   return config;
 }
 
-absl::StatusOr<Command> MakeSync(const Flags& flags) {
-  SyncCommand command;
+// What the old tool's lines mean beside our flags.
+absl::Status ApplyOldRole(Flags& flags, SyncCommand& command) {
+  if (flags.port == kSshPort) {
+    flags.port.reset();
+    command.warnings.push_back(
+        "--port 22 is ssh's port: the agent's default port is taken");
+  }
   SNAPSYNC_ASSIGN_OR_RETURN(command.config, MergeConfig(flags));
+  if (flags.old_config || ::access(kDefaultOldConfig, R_OK) == 0) {
+    SNAPSYNC_RETURN_IF_ERROR(ReadOldConfig(
+        flags.old_config.value_or(kDefaultOldConfig), command.config));
+  }
+  return absl::OkStatus();
+}
+
+// user@: the certificate USER.crt beside the one of the configuration, if there
+// is one.
+void ChooseIdentity(SyncCommand& command) {
+  const std::string& user = command.destination.user;
+  if (user.empty()) return;
+  SenderConfig& config = command.config;
+  const size_t slash = config.tls_certificate.rfind('/');
+  const std::string directory =
+      slash == std::string::npos ? ""
+                                 : config.tls_certificate.substr(0, slash + 1);
+  const std::string certificate = directory + user + ".crt";
+  const std::string key = directory + user + ".key";
+  if (user.find('/') == std::string::npos &&
+      ::access(certificate.c_str(), R_OK) == 0 &&
+      ::access(key.c_str(), R_OK) == 0) {
+    config.tls_certificate = certificate;
+    config.tls_key = key;
+    return;
+  }
+  command.warnings.push_back("there is no certificate " + certificate +
+                             " with its key: " + user +
+                             "@ is ignored, this node's own is shown");
+}
+
+absl::StatusOr<Command> MakeSync(Flags flags) {
+  SyncCommand command;
+  if (flags.old_role) {
+    SNAPSYNC_RETURN_IF_ERROR(ApplyOldRole(flags, command));
+  } else {
+    SNAPSYNC_ASSIGN_OR_RETURN(command.config, MergeConfig(flags));
+  }
   SNAPSYNC_ASSIGN_OR_RETURN(command.destination,
                             ParseDestination(flags.destination));
-  if (!command.destination.user.empty()) {
-    command.warnings.push_back(
-        "the user in --dst is ignored: a node is known by its certificate");
-  }
+  ChooseIdentity(command);
   if (flags.replication.empty() || flags.replication.size() > 128) {
     return Error(Reason::kUsage, "--uuid must have 1 to 128 characters");
   }
-  if (flags.encrypts && flags.encrypt != "tls") {
+  if (flags.encrypts && command.destination.local()) {
+    command.warnings.push_back(
+        "--encrypt: a local sync crosses no network, nothing is to encrypt");
+  } else if (!flags.encrypt.empty()) {
     command.warnings.push_back("--encrypt " + flags.encrypt +
                                " means TLS 1.3 with AES-256-GCM here");
   }
@@ -162,11 +235,17 @@ absl::StatusOr<Command> MakeSync(const Flags& flags) {
   sync.source.meta = flags.meta;
   sync.source.id = flags.id;
   sync.source.state_directory = command.config.state_directory;
-  sync.destination = flags.destination;
+  sync.destination = command.destination.local()
+                         ? StablePath(command.destination.volume)
+                         : flags.destination;
   sync.volume = command.destination.volume;
   sync.replication = flags.replication;
   sync.allow_full = flags.allow_full || flags.yes;
   sync.dry_run = flags.dry_run;
+  if (flags.resume != "auto") {
+    SNAPSYNC_ASSIGN_OR_RETURN(sync.pump.resume_from_bytes,
+                              ParseSize(flags.resume));
+  }
   sync.pump.timeout = std::chrono::seconds(command.config.timeout_seconds);
   sync.pump.bytes_per_second = command.config.bytes_per_second;
   if (sync.pump.bytes_per_second > 0 &&
@@ -203,18 +282,28 @@ absl::StatusOr<Command> ParseCommandLine(int argc, const char* const* argv) {
   DeltaOptions delta;
   CLI::App app(
       "Replicates snapshots of thin volumes, sending only what "
-      "changed.",
+      "changed. The command lines of its predecessor still work: "
+      "docs/migrating.md.",
       "snapsync-send");
   app.set_version_flag("--version", "snapsync-send " SNAPSYNC_VERSION);
   app.require_subcommand(1);
   CLI::App* sync_app = app.add_subcommand(
-      "sync", "Bring a snapshot to a volume of a remote agent");
+      "sync", "Bring a snapshot to a volume of an agent, or to a local target");
   AddCommonFlags(*sync_app, flags);
   AddSyncFlags(*sync_app, flags);
   CLI::App* delta_app = app.add_subcommand(
       "delta", "Print what changed between two thin devices of a pool");
   AddCommonFlags(*delta_app, flags);
   AddDeltaFlags(*delta_app, flags, delta);
+  CLI::App* master_app = AddOldRole(app, "master", flags);
+  AddSyncFlags(*master_app, flags);
+  CLI::App* exporter_app = AddOldRole(app, "qcow2_exporter", flags);
+  AddQcowFlags(*exporter_app, flags);
+  exporter_app->add_option("--qcow", flags.qcow)->required();
+  exporter_app->add_option("--size", flags.size)->required();
+  CLI::App* importer_app = AddOldRole(app, "qcow2_importer", flags);
+  AddQcowFlags(*importer_app, flags);
+  importer_app->add_option("--dst", flags.destination)->required();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -223,8 +312,15 @@ absl::StatusOr<Command> ParseCommandLine(int argc, const char* const* argv) {
     if (app.exit(error, text, complaint) == 0) return Command(text.str());
     return Error(Reason::kUsage, error.what());
   }
-  flags.encrypts = sync_app->count("--encrypt") > 0;
-  return sync_app->parsed() ? MakeSync(flags) : MakeDelta(flags, delta);
+  if (exporter_app->parsed() || importer_app->parsed()) {
+    return Error(Reason::kUsage,
+                 "QCOW2 images are not served by this version yet");
+  }
+  if (delta_app->parsed()) return MakeDelta(flags, delta);
+  flags.old_role = master_app->parsed();
+  flags.encrypts =
+      (flags.old_role ? master_app : sync_app)->count("--encrypt") > 0;
+  return MakeSync(flags);
 }
 
 }  // namespace snapsync

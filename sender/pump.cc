@@ -89,7 +89,7 @@ class PumpRun {
                                        " chunks, the plan has " +
                                        std::to_string(plan_.chunk_count()));
     }
-    SkipTo(grant.watermark);
+    SNAPSYNC_RETURN_IF_ERROR(SkipTo(grant.watermark));
     SNAPSYNC_ASSIGN_OR_RETURN(const Digest256 digest, SendAll(grant));
     CommitRequest commit;
     commit.volume = request_.volume;
@@ -105,7 +105,7 @@ class PumpRun {
   }
 
   // Counts what the agent already has.
-  void SkipTo(uint64_t watermark) {
+  absl::Status SkipTo(uint64_t watermark) {
     Plan::Cursor cursor(plan_);
     progress_.done_bytes = 0;
     for (uint64_t i = 0; i < watermark; ++i) {
@@ -113,11 +113,21 @@ class PumpRun {
         progress_.done_bytes += piece.length;
       }
     }
-    if (!started_) result_.resumed_from_bytes = progress_.done_bytes;
+    if (!started_) {
+      if (progress_.done_bytes < options_.resume_from_bytes) {
+        return Error(Reason::kUsage,
+                     "the agent holds " + std::to_string(progress_.done_bytes) +
+                         " bytes of this sync durably, less than --resume " +
+                         std::to_string(options_.resume_from_bytes) +
+                         "; without --resume it goes on where it can");
+      }
+      result_.resumed_from_bytes = progress_.done_bytes;
+    }
     started_ = true;
     // Progress of which the answer was lost.
     if (watermark > best_watermark_) Moved();
     best_watermark_ = std::max(best_watermark_, watermark);
+    return absl::OkStatus();
   }
 
   absl::StatusOr<Digest256> SendAll(const SessionGrant& grant) {

@@ -39,6 +39,9 @@ struct PumpOptions {
   std::chrono::nanoseconds segment_time = std::chrono::seconds(1);
   uint64_t bytes_per_second = 0;  // 0: no limit
   bool read_ahead = true;
+  // So many bytes of the plan must be durable on the agent already, says the
+  // operator; less there is refused, and more is gone on from.
+  uint64_t resume_from_bytes = 0;
   // The clock and how to wait, so that the simulation has its own.
   std::function<std::chrono::steady_clock::time_point()> now;
   std::function<void(std::chrono::nanoseconds)> sleep;

@@ -111,7 +111,8 @@ class LoopbackTest(unittest.TestCase):
     def start(self, *options, node='nas1', pki=None, volume='file'):
         pki = pki or self.pki
         return subprocess.Popen(
-            [SEND, 'sync', '--src', self.source, '--dst', 'localhost:' + volume,
+            [SEND, 'sync', '--src', self.source, '--dst',
+             volume if volume.startswith('/') else 'localhost:' + volume,
              '--uuid', 'u', '--port', str(self.agent.port if self.agent else 1),
              '--state-directory', self.folder + '/send-state', '--json',
              '--tls-ca', pki + '/ca.crt', '--tls-cert', f'{pki}/{node}.crt',
@@ -146,6 +147,33 @@ class LoopbackTest(unittest.TestCase):
         self.assertEqual(result['plan']['zero_bytes'], os.path.getsize(self.source) - data)
         # The target has holes where the source had zeroes.
         self.assertLess(os.stat(self.target).st_blocks * 512, data + 256 * 1024)
+
+    def test_within_one_host_no_agent_and_no_certificate_is_needed(self):
+        result = self.sync(0, '--tls-ca', '/nonexistent', volume=self.target)
+        self.assert_equal_files()
+        self.assertEqual(result['number'], 1)
+        self.sync(6, volume=self.target)
+        self.sync(0, '--yes', volume=self.folder + '/./target.raw')
+        self.assert_equal_files()
+
+    def test_a_local_sync_to_its_own_source_is_refused(self):
+        os.link(self.source, self.folder + '/same.raw')
+        before = open(self.source, 'rb').read()
+        self.sync(2, '--yes', volume=self.folder + '/same.raw')
+        self.assertTrue(open(self.source, 'rb').read() == before)
+
+    def test_a_killed_local_sync_leaves_the_old_target(self):
+        self.sync(0, volume=self.target)
+        before = open(self.target, 'rb').read()
+        with open(self.source, 'r+b') as f:
+            f.write(self.random.randbytes(8 * MIB))
+        process = self.start('--yes', '--speed-limit', '2M', volume=self.target)
+        time.sleep(2)
+        process.kill()
+        process.communicate()
+        self.assertTrue(open(self.target, 'rb').read() == before)
+        self.sync(0, '--yes', volume=self.target)
+        self.assert_equal_files()
 
     def test_a_second_full_sync_needs_consent(self):
         self.agent = Agent(self.folder, self.pki)

@@ -172,7 +172,8 @@ class Agent:
     """snapsync-agent with a configuration; one volume is (name, path, kind)."""
 
     def __init__(self, agent_volumes, name='nas2', port=7780, clients=None,
-                 directory=None, pki=PKI):
+                 directory=None, pki=PKI, host='127.0.0.1'):
+        self.host = host
         self.name = name
         self.port = port
         self.volumes = agent_volumes
@@ -185,7 +186,7 @@ class Agent:
 
     def write_configuration(self):
         lines = ['[agent]', 'name = "%s"' % self.name,
-                 'listen = ["127.0.0.1:%d"]' % self.port,
+                 'listen = ["%s:%d"]' % (self.host, self.port),
                  'state-directory = "%s"' % self.directory, 'timeout = 60',
                  '[tls]', 'ca = "%s/ca.crt"' % self.pki,
                  'cert = "%s/%s.crt"' % (self.pki, self.name),
@@ -269,8 +270,16 @@ class Result:
             self.code, self.stdout.strip(), self.stderr.strip()[-1500:])
 
 
+def run_send(*arguments, **environment):
+    """snapsync-send with these arguments alone."""
+    done = subprocess.run([PROGRAMS + '/snapsync-send', *arguments],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          env=dict(os.environ, **environment), timeout=300)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
 class Sync:
-    """A snapsync-send sync under way."""
+    """A snapsync-send sync under way; host=None: to a target of this host."""
 
     def __init__(self, src, volume, uuid, *arguments, state=None, pki=PKI,
                  identity='nas1', port=7780, host='localhost'):
@@ -280,7 +289,7 @@ class Sync:
         self.stderr = open(LAB + '/send.err', 'w+')
         self.command = [
             PROGRAMS + '/snapsync-send', 'sync', '--src', src, '--dst',
-            '%s:%s' % (host, volume), '--uuid', uuid, '--port', str(port),
+            '%s:%s' % (host, volume) if host else volume, '--uuid', uuid, '--port', str(port),
             '--state-directory', state, '--tls-ca', pki + '/ca.crt',
             '--tls-cert', '%s/%s.crt' % (pki, identity),
             '--tls-key', '%s/%s.key' % (pki, identity), '--timeout', '60',

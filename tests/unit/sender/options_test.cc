@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sender/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include "common/base/error.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temporary_folder.h"
+
+namespace snapsync {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+// Words are separated by spaces.
+absl::StatusOr<Command> Parse(const std::string& line) {
+  std::istringstream stream(line);
+  std::vector<std::string> words = {"snapsync-send"};
+  for (std::string word; stream >> word;) words.push_back(word);
+  std::vector<const char*> arguments;
+  for (const std::string& word : words) arguments.push_back(word.c_str());
+  return ParseCommandLine(static_cast<int>(arguments.size()), arguments.data());
+}
+
+SyncCommand ParseSync(const std::string& line) {
+  absl::StatusOr<Command> command = Parse(line);
+  EXPECT_THAT(command, IsOk());
+  if (!command.ok() || !std::holds_alternative<SyncCommand>(*command)) {
+    ADD_FAILURE() << "not a sync: " << line;
+    return {};
+  }
+  return std::get<SyncCommand>(*command);
+}
+
+std::string Refusal(const std::string& line) {
+  const absl::StatusOr<Command> command = Parse(line);
+  if (command.ok()) return "accepted";
+  EXPECT_EQ(ReasonOf(command.status()), Reason::kUsage);
+  return std::string(MessageOf(command.status()));
+}
+
+constexpr char kSync[] = "sync --src /dev/vg1/v --uuid u --dst nas2:v";
+
+TEST(Options, AMistypedFlagIsRefused) {
+  EXPECT_THAT(Refusal(std::string(kSync) + " --speedlimit 1M"),
+              HasSubstr("speedlimit"));
+}
+
+TEST(Options, AResumeOffsetThatIsNoNumberIsRefused) {
+  EXPECT_THAT(Refusal(std::string(kSync) + " --resume soon"),
+              HasSubstr("soon"));
+}
+
+TEST(Options, TheNewCommandTakesPort22Literally) {
+  EXPECT_EQ(ParseSync(std::string(kSync) + " --port 22").config.port, 22);
+}
+
+TEST(Options, APathIsALocalTarget) {
+  const SyncCommand command =
+      ParseSync("sync --src /dev/vg1/v --uuid u --dst /nonexistent/image");
+  EXPECT_TRUE(command.destination.local());
+  EXPECT_EQ(command.destination.volume, "/nonexistent/image");
+}
+
+TEST(Options, AnInactiveVolumeHasOneName) {
+  const std::string name = "/dev/mapper/no--vg-some--lv";
+  EXPECT_EQ(StablePath("/dev/no-vg/some-lv"), name);
+  EXPECT_EQ(StablePath(name), name);
+}
+
+// The lines as they stand in scripts, but for the program's name.
+constexpr char kRemote[] =
+    "master --port 22 --meta /dev/mapper/vg1-tp1_tmeta --id 4 --src "
+    "/dev/mapper/vg1-snap30001 --dst admin@192.168.80.88:/dev/mapper/thin "
+    "--uuid 1 --encrypt";
+
+TEST(OldCommandLine, ARemoteSyncMeansWhatItMeant) {
+  const SyncCommand command = ParseSync(kRemote);
+  EXPECT_EQ(command.config.port, kDefaultPort);
+  EXPECT_EQ(command.sync.source.meta, "/dev/mapper/vg1-tp1_tmeta");
+  EXPECT_EQ(command.sync.source.id, 4U);
+  EXPECT_EQ(command.sync.source.path, "/dev/mapper/vg1-snap30001");
+  EXPECT_EQ(command.destination.host, "192.168.80.88");
+  EXPECT_EQ(command.destination.user, "admin");
+  EXPECT_EQ(command.sync.volume, "/dev/mapper/thin");
+  EXPECT_EQ(command.sync.replication, "1");
+  EXPECT_THAT(command.warnings, Contains(HasSubstr("--port 22")));
+  EXPECT_THAT(command.warnings, Contains(HasSubstr("admin")));
+}
+
+TEST(OldCommandLine, ALocalSyncMeansWhatItMeant) {
+  const SyncCommand command = ParseSync(
+      "master --port 22 --meta /dev/mapper/vg1-tp1_tmeta --id 4 "
+      "--src=/dev/mapper/vg1-snap30001 --dst /dev/mapper/thin --uuid 1 "
+      "--encrypt");
+  EXPECT_TRUE(command.destination.local());
+  EXPECT_EQ(command.sync.volume, "/dev/mapper/thin");
+  EXPECT_THAT(command.warnings, Contains(HasSubstr("--encrypt")));
+}
+
+TEST(OldCommandLine, TheOptionalFlagsMeanWhatTheyMeant) {
+  const SyncCommand command =
+      ParseSync(std::string(kRemote) +
+                "=aes-256-cbc --timeout 30 --speed-limit 10M --resume 1048576");
+  EXPECT_EQ(command.sync.pump.timeout, std::chrono::seconds(30));
+  EXPECT_EQ(command.sync.pump.bytes_per_second, 10 * kMiB);
+  EXPECT_EQ(command.sync.pump.resume_from_bytes, kMiB);
+  EXPECT_THAT(command.warnings, Contains(HasSubstr("aes-256-cbc")));
+}
+
+TEST(OldCommandLine, AValueBehindEncryptIsTaken) {
+  EXPECT_THAT(ParseSync(std::string(kRemote) + " aes-256-cbc").warnings,
+              Contains(HasSubstr("aes-256-cbc")));
+}
+
+TEST(OldCommandLine, AnotherPortIsTakenLiterally) {
+  const SyncCommand command = ParseSync(
+      "master --port 7000 --meta /m --id 4 --src /s --dst h:/d --uuid 1");
+  EXPECT_EQ(command.config.port, 7000);
+  EXPECT_THAT(command.warnings, IsEmpty());
+}
+
+TEST(OldCommandLine, TheUserNamesACertificateBesideOurs) {
+  const TemporaryFolder directory;
+  for (const char* name : {"nas1", "admin"}) {
+    for (const char* suffix : {".crt", ".key"}) {
+      WriteContents(directory.path() + "/" + name + suffix, "x");
+    }
+  }
+  const SyncCommand command =
+      ParseSync(std::string(kRemote) + " --tls-cert " + directory.path() +
+                "/nas1.crt --tls-key " + directory.path() + "/nas1.key");
+  EXPECT_EQ(command.config.tls_certificate, directory.path() + "/admin.crt");
+  EXPECT_EQ(command.config.tls_key, directory.path() + "/admin.key");
+}
+
+TEST(OldCommandLine, TheOldConfigurationFileIsRead) {
+  const TemporaryFolder directory;
+  const std::string path = directory.path() + "/snapsync.cfg";
+  WriteContents(path, "[Logging]\ndirectory=/tmp\nfile_level=10\n");
+  const SyncCommand command =
+      ParseSync(std::string(kRemote) + " --cfg " + path);
+  EXPECT_EQ(command.config.log_directory, "/tmp");
+  EXPECT_EQ(command.config.log_level, Severity::kDebug);
+}
+
+TEST(OldCommandLine, AnOldConfigurationFileThatCanNotBeIsRefused) {
+  const TemporaryFolder directory;
+  const std::string path = directory.path() + "/snapsync.cfg";
+  for (const char* text : {"[Logging]\nfile_level=loud\n", "what is this\n"}) {
+    WriteContents(path, text);
+    const absl::StatusOr<Command> command =
+        Parse(std::string(kRemote) + " --cfg " + path);
+    ASSERT_FALSE(command.ok()) << text;
+    EXPECT_EQ(ReasonOf(command.status()), Reason::kConfiguration);
+    EXPECT_THAT(std::string(MessageOf(command.status())), HasSubstr(path));
+  }
+}
+
+TEST(OldCommandLine, TheQcow2RolesParseAndSayWhatIsMissing) {
+  EXPECT_THAT(
+      Refusal("qcow2_exporter --meta /dev/mapper/vg1-tp1_tmeta --id 4 --src "
+              "/dev/mapper/vg1-snap30001 --uuid 1 --qcow "
+              "/mnt/HDA_ROOT/testqcow2 --size 5368709120"),
+      HasSubstr("QCOW2"));
+  EXPECT_THAT(Refusal("qcow2_importer --dst /dev/mapper/thin --uuid 1 --src "
+                      "/mnt/HDA_ROOT/testqcow2"),
+              HasSubstr("QCOW2"));
+}
+
+}  // namespace
+}  // namespace snapsync
