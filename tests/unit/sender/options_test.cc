@@ -23,6 +23,7 @@ absl::StatusOr<Command> Parse(const std::string& line) {
   std::vector<std::string> words = {"snapsync-send"};
   for (std::string word; stream >> word;) words.push_back(word);
   std::vector<const char*> arguments;
+  arguments.reserve(words.size());
   for (const std::string& word : words) arguments.push_back(word.c_str());
   return ParseCommandLine(static_cast<int>(arguments.size()), arguments.data());
 }
