@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -140,6 +141,54 @@ grpc::Status GrpcReplicationService::AbortSession(
   const absl::StatusOr<Caller> caller = Authorize(*context, request->volume());
   if (!caller.ok()) return End("abort", caller.status());
   return End("abort", caller->replica->Abort(caller->peer));
+}
+
+grpc::Status GrpcReplicationService::HashBlocks(
+    grpc::ServerContext* context, const v1::HashBlocksRequest* request,
+    grpc::ServerWriter<v1::HashBlocksResponse>* writer) {
+  return End("hash blocks", Hash(*context, *request, *writer));
+}
+
+absl::Status GrpcReplicationService::Hash(
+    grpc::ServerContext& context, const v1::HashBlocksRequest& message,
+    grpc::ServerWriter<v1::HashBlocksResponse>& writer) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const HashRequest request,
+                            wire::FromProto(message));
+  SNAPSYNC_ASSIGN_OR_RETURN(const Caller caller,
+                            Authorize(context, request.volume));
+  SNAPSYNC_ASSIGN_OR_RETURN(const HashStart start,
+                            caller.replica->StartHash(request, caller.peer));
+  Log(Severity::kInfo, "volume " + request.volume + ": hashed for " +
+                           caller.peer + ", to be compared with " +
+                           request.source);
+  wire::CallWatchdog::Call watch(&watchdog_,
+                                 [&context] { context.TryCancel(); });
+  HashBatch batch;
+  batch.generation = start.generation;
+  const auto send = [&] {
+    if (!writer.Write(wire::ToProto(batch))) {
+      return Error(Reason::kConnection, "the sender is gone");
+    }
+    watch.Moved();
+    batch.generation = Id128{};
+    batch.first_block += batch.digests.size();
+    batch.digests.clear();
+    return absl::OkStatus();
+  };
+  // The generation travels even where there is nothing to hash.
+  SNAPSYNC_RETURN_IF_ERROR(send());
+  for (;;) {
+    SNAPSYNC_ASSIGN_OR_RETURN(const std::vector<Digest256> digests,
+                              start.hasher->Next());
+    if (digests.empty()) break;
+    for (const Digest256& digest : digests) {
+      batch.digests.push_back(digest);
+      if (batch.digests.size() == kHashBatchBlocks) {
+        SNAPSYNC_RETURN_IF_ERROR(send());
+      }
+    }
+  }
+  return batch.digests.empty() ? absl::OkStatus() : send();
 }
 
 }  // namespace snapsync

@@ -44,6 +44,9 @@ class GrpcReplicationService final : public v1::Replication::Service {
   grpc::Status AbortSession(grpc::ServerContext* context,
                             const v1::AbortSessionRequest* request,
                             v1::AbortSessionResponse* response) override;
+  grpc::Status HashBlocks(
+      grpc::ServerContext* context, const v1::HashBlocksRequest* request,
+      grpc::ServerWriter<v1::HashBlocksResponse>* writer) override;
 
  private:
   struct Caller {
@@ -59,6 +62,9 @@ class GrpcReplicationService final : public v1::Replication::Service {
       grpc::ServerReader<v1::PushRequest>& reader);
   absl::StatusOr<Receipt> Commit(const grpc::ServerContext& context,
                                  const v1::CommitSessionRequest& message);
+  absl::Status Hash(grpc::ServerContext& context,
+                    const v1::HashBlocksRequest& message,
+                    grpc::ServerWriter<v1::HashBlocksResponse>& writer);
   void WaitForTurn(uint64_t bytes);
 
   const SessionRegistry* const registry_;

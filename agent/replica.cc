@@ -20,6 +20,10 @@ bool SamePlan(const SessionRequest& request, const SessionRecord& session) {
          request.replication == session.replication;
 }
 
+constexpr char kOverwrite[] =
+    "--yes overwrites it, sending only what differs; --allow-full sends "
+    "everything";
+
 std::string Short(const Id128& id) {
   return id.none() ? "none" : id.ToString().substr(0, 8);
 }
@@ -41,6 +45,13 @@ absl::Status Replica::Recover() {
   SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
   if (record.state != TargetState::kCommitting) return absl::OkStatus();
   return FinishCommit(std::move(record)).status();
+}
+
+absl::Status Replica::BeingWritten(const TargetRecord& record) {
+  return Error(Reason::kBusy,
+               "volume " + options_.volume + " is being written by " +
+                   live_peer_ + " (replication " + record.session->replication +
+                   ", from " + record.session->source + "); try again later");
 }
 
 void Replica::DropLive() {
@@ -71,12 +82,9 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
   const bool resumes =
       record.session.has_value() && SamePlan(request, *record.session);
   if (live_ != nullptr && live_->active() && (!resumes || live_peer_ != peer)) {
-    return Error(Reason::kBusy,
-                 "volume " + options_.volume + " is being written by " +
-                     live_peer_ + " (replication " +
-                     record.session->replication + ", from " +
-                     record.session->source + "); try again later");
+    return BeingWritten(record);
   }
+  SNAPSYNC_RETURN_IF_ERROR(EndHashing(peer));
   SNAPSYNC_ASSIGN_OR_RETURN(const TargetFacts facts, target_->Inspect());
   if (resumes && facts.identity == record.identity &&
       !record.session->stage.empty()) {
@@ -104,6 +112,105 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
   return Begin(request, peer, std::move(record));
 }
 
+absl::Status Replica::EndHashing(const std::string& peer) {
+  const std::shared_ptr<Hasher> hasher = hashing_.lock();
+  if (hasher == nullptr) return absl::OkStatus();
+  if (hashing_peer_ != peer) {
+    return Error(Reason::kBusy, "volume " + options_.volume +
+                                    " is being compared by " + hashing_peer_ +
+                                    "; try again later");
+  }
+  hasher->Fence();
+  hashing_.reset();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<HashStart> Replica::StartHash(const HashRequest& request,
+                                             const std::string& peer) {
+  MutexLock lock(&mutex_);
+  SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
+  if (record.state == TargetState::kCommitting) {
+    SNAPSYNC_RETURN_IF_ERROR(FinishCommit(record).status());
+    SNAPSYNC_ASSIGN_OR_RETURN(record, LoadRecord());
+  }
+  if (live_ != nullptr && live_->active()) return BeingWritten(record);
+  SNAPSYNC_RETURN_IF_ERROR(EndHashing(peer));
+  SNAPSYNC_ASSIGN_OR_RETURN(const TargetFacts facts, target_->Inspect());
+  if (record.state == TargetState::kTorn && record.identity == facts.identity) {
+    return Error(Reason::kBaseMismatch,
+                 "volume " + options_.volume + ": torn between generation " +
+                     Short(record.generation) + " and " +
+                     Short(record.session->generation) +
+                     "; resume that session, or a full sync heals it");
+  }
+  // As if a plan were opened that starts at what the record says, or, with the
+  // operator's consent, anywhere.
+  SessionRequest probe;
+  probe.replication = request.replication;
+  probe.base = record.generation;
+  probe.generation = Id128::Random();
+  probe.source_size = request.source_size;
+  probe.covers_all = true;
+  probe.allow_overwrite = request.allow_overwrite;
+  const absl::Status held = CheckOpen(probe, facts, record);
+  if (!held.ok() &&
+      (ReasonOf(held) != Reason::kBaseMismatch || !request.allow_overwrite)) {
+    return held;
+  }
+  HashStart start;
+  if (held.ok() && !record.generation.none() &&
+      record.replication == request.replication) {
+    start.generation = record.generation;
+  } else if (facts.blank) {
+    return Error(Reason::kBaseMismatch,
+                 "volume " + options_.volume +
+                     ": is blank; there is nothing to compare with");
+  } else if (!request.dry_run) {
+    SNAPSYNC_ASSIGN_OR_RETURN(start.generation,
+                              Adopt(request, peer, facts, std::move(record)));
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<BlockReader> reader,
+                            target_->OpenReader());
+  start.hasher = std::make_shared<Hasher>(
+      std::move(reader), request.source_size, options_.read_ahead);
+  hashing_ = start.hasher;
+  hashing_peer_ = peer;
+  return start;
+}
+
+absl::StatusOr<Id128> Replica::Adopt(const HashRequest& request,
+                                     const std::string& peer,
+                                     const TargetFacts& facts,
+                                     TargetRecord record) {
+  Log(Severity::kInfo, "volume " + options_.volume +
+                           ": what it holds becomes a generation of "
+                           "replication \"" +
+                           request.replication + "\"");
+  DropLive();
+  SNAPSYNC_RETURN_IF_ERROR(EndSession(record));
+  record.identity = facts.identity;
+  SessionRecord session;
+  session.id = Id128::Random();
+  session.generation = Id128::Random();
+  session.replication = request.replication;
+  session.source = request.source;
+  session.owner = peer;
+  session.source_size = facts.size;
+  record.session = std::move(session);
+  // Nothing is written to a target in place: it is never torn by this.
+  if (!target_->in_place()) {
+    record.state = TargetState::kFilling;
+    SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(record.session->stage,
+                            target_->CreateStage(facts.size, true));
+  record.state = TargetState::kCommitting;
+  SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+  SNAPSYNC_ASSIGN_OR_RETURN(const Receipt receipt,
+                            FinishCommit(std::move(record)));
+  return receipt.generation;
+}
+
 absl::Status Replica::CheckOpen(const SessionRequest& request,
                                 const TargetFacts& facts,
                                 TargetRecord& record) {
@@ -127,8 +234,7 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
       return Error(Reason::kTargetUnsuitable,
                    volume + ": its path is now " + facts.identity +
                        ", but the replica was on " + record.identity +
-                       "; if that is meant, a full sync with --allow-full "
-                       "starts anew");
+                       "; if that is meant, " + kOverwrite);
     }
     // What is known speaks of another device; its stage must not be touched.
     record = TargetRecord{};
@@ -139,9 +245,8 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
     return Error(Reason::kTargetUnsuitable,
                  volume + ": it is the replica of replication \"" +
                      record.replication + "\", not of \"" +
-                     request.replication +
-                     "\"; choose another volume, or start anew with "
-                     "--allow-full");
+                     request.replication + "\"; choose another volume, or " +
+                     kOverwrite);
   }
   if (record.state == TargetState::kTorn) {
     // Whatever the torn session wrote has to be covered; another delta from the
@@ -169,14 +274,11 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
   if (!empty) {
     return Error(Reason::kBaseMismatch,
                  volume + ": holds generation " + Short(record.generation) +
-                     " but the sender has no base for it; --allow-full sends "
-                     "everything again");
+                     " but the sender has no base for it; " + kOverwrite);
   }
   if (request.covers_all) {
     return Error(Reason::kTargetUnsuitable,
-                 volume +
-                     ": the target is not empty; if what is on it may be "
-                     "overwritten, say --allow-full");
+                 volume + ": the target is not empty; " + kOverwrite);
   }
   return Error(Reason::kBaseMismatch,
                volume + ": the target is not empty any more; plan again");
@@ -260,7 +362,9 @@ absl::StatusOr<Receipt> Replica::Commit(const CommitRequest& request,
   SNAPSYNC_RETURN_IF_ERROR(
       live_->CheckComplete(request.chunk_count, request.digest));
   SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
-  // From here on the writer is closed: the switch needs the stage unused.
+  // From here on the writer is closed: the switch needs the stage unused, and
+  // the target.
+  if (const auto hasher = hashing_.lock()) hasher->Fence();
   DropLive();
   record.state = TargetState::kCommitting;
   SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));

@@ -20,6 +20,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "agent/hasher.h"
 #include "agent/session.h"
 #include "agent/session_store.h"
 #include "agent/targets/target.h"
@@ -32,7 +33,15 @@ struct ReplicaOptions {
   std::string volume;
   std::string kind;
   uint64_t keep = 3;                      // generation snapshots
+  bool read_ahead = true;                 // hash with a thread of its own
   std::function<int64_t()> unix_seconds;  // the wall clock, for people
+};
+
+// A comparison that a sender asked for.
+struct HashStart {
+  // What is hashed: the base to name in the plan. None: only for a dry run.
+  Id128 generation;
+  std::shared_ptr<Hasher> hasher;
 };
 
 class Replica {
@@ -52,6 +61,17 @@ class Replica {
   //   kBusy               held by somebody, or another session is under way
   absl::StatusOr<SessionGrant> Open(const SessionRequest& request,
                                     const std::string& peer);
+
+  // Begins to hash what the target holds. It is generation g if the record says
+  // so and the seal holds; else, if the operator agreed, it is made one: by an
+  // empty session, so that at the next Open() the seal proves that nobody wrote
+  // in between. Errors as Open(); kBaseMismatch for a torn target, and for a
+  // blank one that is no generation: there is nothing to compare with.
+  //
+  // The target is open as long as the hasher lives, but not longer than until
+  // the next Open() or StartHash() by the same peer, or a Commit().
+  absl::StatusOr<HashStart> StartHash(const HashRequest& request,
+                                      const std::string& peer);
 
   // The session that `id` was granted for, as long as no later Open() made it
   // void.
@@ -79,9 +99,17 @@ class Replica {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<SessionGrant> Resume(const TargetRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Id128> Adopt(const HashRequest& request,
+                              const std::string& peer, const TargetFacts& facts,
+                              TargetRecord record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status EndHashing(const std::string& peer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status EndSession(TargetRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Receipt> FinishCommit(TargetRecord record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status BeingWritten(const TargetRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropLive() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -94,6 +122,8 @@ class Replica {
   std::shared_ptr<Session> live_ ABSL_GUARDED_BY(mutex_);
   Id128 live_id_ ABSL_GUARDED_BY(mutex_);
   std::string live_peer_ ABSL_GUARDED_BY(mutex_);
+  std::weak_ptr<Hasher> hashing_ ABSL_GUARDED_BY(mutex_);
+  std::string hashing_peer_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace snapsync

@@ -9,7 +9,10 @@
 #ifndef SNAPSYNC_SENDER_AGENT_CLIENT_H_
 #define SNAPSYNC_SENDER_AGENT_CLIENT_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -34,6 +37,11 @@ class SegmentStream {
   virtual absl::StatusOr<SegmentAck> Finish() = 0;
 };
 
+// Takes the hashes of blocks [first_block, first_block + digests.size()), which
+// come in order. An error ends the call.
+using HashSink = std::function<absl::Status(
+    uint64_t first_block, std::span<const Digest256> digests)>;
+
 class AgentClient {
  public:
   virtual ~AgentClient() = default;
@@ -45,6 +53,10 @@ class AgentClient {
       const std::string& volume, const Id128& session, uint64_t first) = 0;
   virtual absl::StatusOr<Receipt> CommitSession(
       const CommitRequest& request) = 0;
+  // Hashes of all blocks of what the volume holds, and the generation that
+  // this is (see HashRequest).
+  virtual absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
+                                           const HashSink& sink) = 0;
   // Ends all calls under way, and all later ones, with kConnection.
   // Thread-safe.
   virtual void Cancel() = 0;

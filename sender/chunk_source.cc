@@ -3,14 +3,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <deque>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "common/base/aligned_buffer.h"
-#include "common/base/mutex.h"
+#include "common/base/read_ahead.h"
 #include "common/base/status_macros.h"
 #include "common/block/zeroes.h"
 
@@ -75,8 +72,8 @@ class BatchReader {
   BatchReader(BlockReader* reader, const Plan* plan, uint64_t first)
       : reader_(reader), cursor_(plan->At(first)), next_index_(first) {}
 
-  // Fills `batch`; no chunks: the end.
-  absl::Status Fill(Batch& batch) {
+  // False: the end.
+  absl::StatusOr<bool> Fill(Batch& batch) {
     batch.chunks.clear();
     std::vector<ReadOperation> reads;
     std::vector<std::byte*> data;
@@ -99,7 +96,7 @@ class BatchReader {
       TakeOutZeroes(batch.chunks[i], data[i]);
       batch.chunks[i].checksum = ChecksumOf(batch.chunks[i]);
     }
-    return absl::OkStatus();
+    return !batch.chunks.empty();
   }
 
  private:
@@ -108,95 +105,39 @@ class BatchReader {
   uint64_t next_index_;
 };
 
-class DirectChunkSource final : public ChunkSource {
+std::vector<std::unique_ptr<Batch>> MakeBatches(const Plan& plan,
+                                                size_t count) {
+  std::vector<std::unique_ptr<Batch>> batches;
+  for (size_t i = 0; i < count; ++i) {
+    batches.push_back(std::make_unique<Batch>(plan));
+  }
+  return batches;
+}
+
+class BatchedChunkSource final : public ChunkSource {
  public:
-  DirectChunkSource(BlockReader* reader, const Plan* plan, uint64_t first)
-      : batches_(reader, plan, first), batch_(*plan) {}
+  BatchedChunkSource(BlockReader* reader, const Plan* plan, uint64_t first,
+                     bool read_ahead)
+      : reader_(reader, plan, first),
+        batches_(
+            MakeBatches(*plan, read_ahead ? kBatches : 1),
+            [this](Batch& batch) { return reader_.Fill(batch); }, read_ahead) {}
 
   absl::StatusOr<const Chunk*> Next() override {
-    if (used_ == batch_.chunks.size()) {
-      SNAPSYNC_RETURN_IF_ERROR(batches_.Fill(batch_));
+    if (batch_ == nullptr || used_ == batch_->chunks.size()) {
+      batch_ = nullptr;
+      SNAPSYNC_ASSIGN_OR_RETURN(batch_, batches_.Next());
       used_ = 0;
-      if (batch_.chunks.empty()) return nullptr;
+      if (batch_ == nullptr) return nullptr;
     }
-    return &batch_.chunks[used_++];
+    return &batch_->chunks[used_++];
   }
 
  private:
-  BatchReader batches_;
-  Batch batch_;
+  BatchReader reader_;
+  const Batch* batch_ = nullptr;
   size_t used_ = 0;
-};
-
-class ReadAheadChunkSource final : public ChunkSource {
- public:
-  ReadAheadChunkSource(BlockReader* reader, const Plan* plan, uint64_t first)
-      : batches_(reader, plan, first) {
-    for (size_t i = 0; i < kBatches; ++i) {
-      empty_.push_back(std::make_unique<Batch>(*plan));
-    }
-    thread_ = std::thread([this] { ReadOn(); });
-  }
-
-  ~ReadAheadChunkSource() override {
-    {
-      MutexLock lock(&mutex_);
-      stop_ = true;
-    }
-    thread_.join();
-  }
-
-  absl::StatusOr<const Chunk*> Next() override {
-    if (current_ == nullptr || used_ == current_->chunks.size()) {
-      MutexLock lock(&mutex_);
-      if (current_ != nullptr) empty_.push_back(std::move(current_));
-      const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return !full_.empty() || !status_.ok();
-      };
-      mutex_.Await(ready);
-      if (full_.empty()) return status_;
-      if (full_.front()->chunks.empty()) return nullptr;  // stays: the end
-      current_ = std::move(full_.front());
-      full_.pop_front();
-      used_ = 0;
-    }
-    return &current_->chunks[used_++];
-  }
-
- private:
-  void ReadOn() {
-    for (bool more = true; more;) {
-      std::unique_ptr<Batch> batch;
-      {
-        MutexLock lock(&mutex_);
-        const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-          return stop_ || !empty_.empty();
-        };
-        mutex_.Await(ready);
-        if (stop_) return;
-        batch = std::move(empty_.back());
-        empty_.pop_back();
-      }
-      const absl::Status status = batches_.Fill(*batch);
-      more = status.ok() && !batch->chunks.empty();
-      MutexLock lock(&mutex_);
-      status_ = status;
-      if (status.ok()) full_.push_back(std::move(batch));
-    }
-  }
-
-  BatchReader batches_;  // used by thread_ alone
-  std::thread thread_;
-
-  // Used by the caller's thread alone.
-  std::unique_ptr<Batch> current_;
-  size_t used_ = 0;
-
-  Mutex mutex_;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::unique_ptr<Batch>> empty_ ABSL_GUARDED_BY(mutex_);
-  std::deque<std::unique_ptr<Batch>> full_ ABSL_GUARDED_BY(mutex_);
+  ReadAhead<Batch> batches_;  // last: its thread uses reader_
 };
 
 }  // namespace
@@ -204,10 +145,7 @@ class ReadAheadChunkSource final : public ChunkSource {
 std::unique_ptr<ChunkSource> MakeChunkSource(BlockReader* reader,
                                              const Plan* plan, uint64_t first,
                                              bool read_ahead) {
-  if (read_ahead) {
-    return std::make_unique<ReadAheadChunkSource>(reader, plan, first);
-  }
-  return std::make_unique<DirectChunkSource>(reader, plan, first);
+  return std::make_unique<BatchedChunkSource>(reader, plan, first, read_ahead);
 }
 
 }  // namespace snapsync

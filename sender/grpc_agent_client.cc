@@ -6,6 +6,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <optional>
 #include <utility>
 
 #include "common/base/error.h"
@@ -129,6 +130,32 @@ class GrpcAgentClient final : public AgentClient {
         StatusOf(call, replication_->CommitSession(
                            &call.context, wire::ToProto(request), &response)));
     return wire::FromProto(response);
+  }
+
+  absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
+                                   const HashSink& sink) override {
+    v1::HashBlocksResponse response;
+    WatchedCall call(&watchdog_);
+    const auto reader =
+        replication_->HashBlocks(&call.context, wire::ToProto(request));
+    std::optional<Id128> generation;
+    absl::Status taken;
+    while (taken.ok() && reader->Read(&response)) {
+      call.watch.Moved();
+      absl::StatusOr<HashBatch> batch = wire::FromProto(response);
+      if (batch.ok() && !generation) generation = batch->generation;
+      taken = batch.ok() ? sink(batch->first_block, batch->digests)
+                         : batch.status();
+      call.watch.Moved();
+    }
+    if (!taken.ok()) call.context.TryCancel();
+    const grpc::Status status = reader->Finish();
+    if (!taken.ok()) return taken;
+    SNAPSYNC_RETURN_IF_ERROR(Explain(StatusOf(call, status)));
+    if (!generation) {
+      return Error(Reason::kOther, "the agent answered without a generation");
+    }
+    return *generation;
   }
 
   void Cancel() override { watchdog_.CancelAll(); }

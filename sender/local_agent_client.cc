@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <future>
 #include <utility>
+#include <vector>
 
 #include "agent/config.h"
 #include "agent/session_registry.h"
@@ -144,6 +145,20 @@ class LocalAgentClient final : public AgentClient {
   absl::StatusOr<Receipt> CommitSession(const CommitRequest& request) override {
     SNAPSYNC_RETURN_IF_ERROR(CheckNotCancelled());
     return replica_->Commit(request, kPeer);
+  }
+
+  absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
+                                   const HashSink& sink) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const HashStart start,
+                              replica_->StartHash(request, kPeer));
+    for (uint64_t first_block = 0;;) {
+      SNAPSYNC_RETURN_IF_ERROR(CheckNotCancelled());
+      SNAPSYNC_ASSIGN_OR_RETURN(const std::vector<Digest256> digests,
+                                start.hasher->Next());
+      if (digests.empty()) return start.generation;
+      SNAPSYNC_RETURN_IF_ERROR(sink(first_block, digests));
+      first_block += digests.size();
+    }
   }
 
   void Cancel() override { cancelled_ = true; }

@@ -41,6 +41,7 @@ struct Flags {
   std::string encrypt;
   bool encrypts = false;
   std::string resume = "auto";
+  std::string method = "auto";
   bool allow_full = false;
   bool yes = false;
   bool dry_run = false;
@@ -103,10 +104,13 @@ void AddSyncFlags(CLI::App& app, Flags& flags) {
   app.add_option("--file-level", flags.file_level,
                  "debug, info, warning or error");
   app.add_flag("--allow-full", flags.allow_full,
-               "Send everything again, over what is on the target, when no "
-               "delta can be trusted");
+               "Overwrite what is on the target, and send everything where "
+               "the metadata can't say what differs");
   app.add_flag("-y,--yes", flags.yes,
-               "Answer yes to what would be asked: the same as --allow-full");
+               "Overwrite what is on the target, sending what differs");
+  app.add_option("--method", flags.method,
+                 "How to find what to send: auto, metadata, hash or full")
+      ->check(CLI::IsMember({"auto", "metadata", "hash", "full"}));
   app.add_flag("-n,--dry-run", flags.dry_run,
                "Say what would be sent; write nothing");
 }
@@ -240,7 +244,9 @@ absl::StatusOr<Command> MakeSync(Flags flags) {
                          : flags.destination;
   sync.volume = command.destination.volume;
   sync.replication = flags.replication;
-  sync.allow_full = flags.allow_full || flags.yes;
+  sync.method = flags.method;
+  sync.overwrite = flags.allow_full || flags.yes;
+  sync.allow_full = flags.allow_full;
   sync.dry_run = flags.dry_run;
   if (flags.resume != "auto") {
     SNAPSYNC_ASSIGN_OR_RETURN(sync.pump.resume_from_bytes,

@@ -1,26 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sender/planner.h"
 
-#include <utility>
-
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "sender/hash_delta.h"
 
 namespace snapsync {
 namespace {
 
-// The plan of the sync under way, made again as it was.
-absl::StatusOr<PlannedSync> PlanAgain(SourceSnapshot& source,
-                                      const ReplicationState& state) {
-  const PendingState& pending = *state.pending;
-  if (pending.base.none()) {
-    return PlanFull(source, !pending.covers_all, "first sync, continued");
+constexpr char kMetadata[] = "metadata";
+constexpr char kHash[] = "hash";
+constexpr char kFull[] = "full";
+constexpr char kAdvice[] =
+    "--yes overwrites it, sending only what differs; --allow-full sends "
+    "everything";
+
+std::string Short(const Id128& id) { return id.ToString().substr(0, 8); }
+
+bool IsMismatch(const absl::Status& status) {
+  return !status.ok() && ReasonOf(status) == Reason::kBaseMismatch;
+}
+
+// A refusal of the agent's, with what to do about it.
+absl::Status Advised(const absl::Status& status) {
+  const std::string message(MessageOf(status));
+  if (!IsMismatch(status) || message.find(kAdvice) != std::string::npos) {
+    return status;
   }
-  if (!state.base || state.base->generation != pending.base) {
-    return Error(Reason::kBaseMismatch,
-                 "the base of the interrupted sync is not known any more");
-  }
-  return PlanDelta(source, *state.base);
+  return Error(Reason::kBaseMismatch, message + "; " + kAdvice);
 }
 
 // Whether the target is in the middle of, or just after, the pending sync.
@@ -32,105 +39,199 @@ bool TargetIsAtPending(const PendingState& pending, const VolumeState& target) {
 
 }  // namespace
 
-absl::StatusOr<PlannedSync> PlanDelta(const SourceSnapshot& source,
-                                      const BaseState& base) {
-  SNAPSYNC_ASSIGN_OR_RETURN(GuardedDelta found, source.DeltaFrom(base.record));
-  const uint64_t size = found.record.device_size;
-  return PlannedSync{
-      Plan(size, std::move(found.delta.changed), std::move(found.delta.gone)),
-      "metadata",
-      "the base of generation " + base.generation.ToString().substr(0, 8) +
-          " is still in the pool",
-      base.generation,
-      false,
-      std::move(found.record),
-      std::move(found.warnings)};
+absl::StatusOr<PlannedSync> Planner::Plan(const ReplicationState& state,
+                                          const VolumeState& target) {
+  const std::string volume = "volume " + target.name;
+  if (state.pending && source_.has_metadata() &&
+      TargetIsAtPending(*state.pending, target) &&
+      Allowed(state.pending->method.c_str())) {
+    absl::StatusOr<PlannedSync> again = PlanAgain(state);
+    if (!IsMismatch(again.status())) return again;
+  }
+  const bool torn = target.state == "torn";
+  if (torn || (target.generation.none() && target.blank)) {
+    if (!Allowed(kFull)) {
+      return Error(Reason::kBaseMismatch,
+                   "--method " + options_.method + ": " + volume + " is " +
+                       (torn ? "torn by an interrupted sync"
+                             : "blank, so there is nothing to start from") +
+                       "; leave --method out");
+    }
+    return torn ? Full(false,
+                       "the target is torn by an interrupted sync that can't "
+                       "be resumed: all of it is written anew")
+                : Full(true, "first sync");
+  }
+  if (!target.generation.none() && target.replication == options_.replication) {
+    return PlanReplica(state, target);
+  }
+  const std::string what = target.generation.none()
+                               ? "the target is not empty"
+                               : "it is the replica of --uuid \"" +
+                                     target.replication + "\", not of \"" +
+                                     options_.replication + "\"";
+  if (!options_.overwrite) {
+    return Error(Reason::kTargetUnsuitable,
+                 volume + ": " + what + "; " + kAdvice);
+  }
+  return Overwrite(target, what + ", and may be overwritten");
 }
 
-absl::StatusOr<PlannedSync> PlanFull(SourceSnapshot& source,
-                                     bool target_is_blank,
-                                     const std::string& why) {
-  const uint64_t size = source.reader().size();
-  if (!source.has_metadata()) {
-    ExtentList all;
-    all.Append({0, size});
+absl::StatusOr<PlannedSync> Planner::PlanReplica(const ReplicationState& state,
+                                                 const VolumeState& target) {
+  std::string why = "--method " + options_.method;
+  if (Allowed(kMetadata)) {
+    absl::StatusOr<PlannedSync> delta = Metadata(state, target);
+    if (!IsMismatch(delta.status())) return delta;
+    if (Forced(kMetadata)) return Annotate(delta.status(), why);
+    why = std::string(MessageOf(delta.status()));
+  }
+  if (options_.overwrite) return Overwrite(target, why);
+  if (Forced(kFull)) {
+    return Error(Reason::kBaseMismatch,
+                 "--method full: volume " + target.name + " holds generation " +
+                     Short(target.generation) +
+                     "; --allow-full says that it may be overwritten");
+  }
+  return Hash(why);
+}
+
+absl::StatusOr<PlannedSync> Planner::Overwrite(const VolumeState& target,
+                                               const std::string& why) {
+  if (Forced(kMetadata)) {
+    return Error(Reason::kBaseMismatch,
+                 "--method metadata: volume " + target.name + ": " + why);
+  }
+  const bool full = Forced(kFull) || target.blank || options_.allow_full;
+  return full && !Forced(kHash) ? Full(false, why) : Hash(why);
+}
+
+absl::StatusOr<PlannedSync> Planner::PlanAfterRefusal(
+    const absl::Status& refusal, const VolumeState& target) {
+  if (!options_.overwrite || Forced(kMetadata)) return Advised(refusal);
+  return Overwrite(target, std::string(MessageOf(refusal)));
+}
+
+absl::StatusOr<PlannedSync> Planner::PlanAgain(const ReplicationState& state) {
+  const PendingState& pending = *state.pending;
+  if (pending.base.none()) {
+    return Full(!pending.covers_all, "first sync, continued");
+  }
+  if (pending.method == kHash) {
+    SNAPSYNC_ASSIGN_OR_RETURN(SavedPlan saved, store_.LoadPlan());
+    if (saved.generation != pending.generation || saved.base != pending.base) {
+      return Error(Reason::kBaseMismatch,
+                   "the plan that was saved is that of another sync");
+    }
+    SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned,
+                              Mapped("interrupted sync, continued"));
+    planned.plan = std::move(saved.plan);
+    planned.method = kHash;
+    planned.base = saved.base;
+    return planned;
+  }
+  if (!state.base || state.base->generation != pending.base) {
+    return Error(Reason::kBaseMismatch,
+                 "the base of the interrupted sync is not known any more");
+  }
+  VolumeState target;
+  target.generation = pending.base;
+  return Metadata(state, target);
+}
+
+absl::StatusOr<PlannedSync> Planner::Metadata(const ReplicationState& state,
+                                              const VolumeState& target) {
+  const std::string held = "generation " + Short(target.generation);
+  if (!source_.has_metadata()) {
+    return Error(Reason::kBaseMismatch,
+                 source_.path() + " has no thin metadata");
+  }
+  if (!state.base) {
+    return Error(Reason::kBaseMismatch, "this sender has no base for " + held +
+                                            ", which the target holds");
+  }
+  if (state.base->generation != target.generation) {
+    return Error(Reason::kBaseMismatch, "the target holds " + held +
+                                            ", this sender's base is " +
+                                            Short(state.base->generation));
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(GuardedDelta found,
+                            source_.DeltaFrom(state.base->record));
+  const uint64_t size = found.record.device_size;
+  return PlannedSync{snapsync::Plan(size, std::move(found.delta.changed),
+                                    std::move(found.delta.gone)),
+                     kMetadata,
+                     "the base of " + held + " is still in the pool",
+                     target.generation,
+                     false,
+                     std::move(found.record),
+                     std::move(found.warnings)};
+}
+
+// A plan of all that is mapped.
+absl::StatusOr<PlannedSync> Planner::Mapped(const std::string& why) const {
+  const uint64_t size = source_.reader().size();
+  if (source_.has_metadata()) {
+    SNAPSYNC_ASSIGN_OR_RETURN(GuardedDelta found,
+                              source_.DeltaFrom(std::nullopt));
     return PlannedSync{
-        Plan(size, std::move(all), ExtentList()),
-        "full",
+        snapsync::Plan(size, std::move(found.delta.changed), ExtentList()),
+        kFull,
         why,
         Id128{},
-        true,
-        std::nullopt,
-        {source.path() +
-         " is not a thin snapshot: its contents must not change meanwhile"}};
+        false,
+        std::move(found.record),
+        std::move(found.warnings)};
   }
-  SNAPSYNC_ASSIGN_OR_RETURN(GuardedDelta found, source.DeltaFrom(std::nullopt));
-  ExtentList gone;
-  if (!target_is_blank) gone = found.delta.changed.ComplementIn(size);
+  ExtentList all;
+  all.Append({0, size});
   return PlannedSync{
-      Plan(size, std::move(found.delta.changed), std::move(gone)),
-      "full",
+      snapsync::Plan(size, std::move(all), ExtentList()),
+      kFull,
       why,
       Id128{},
-      !target_is_blank,
-      std::move(found.record),
-      std::move(found.warnings)};
+      true,
+      std::nullopt,
+      {source_.path() +
+       " is not a thin snapshot: its contents must not change meanwhile"}};
 }
 
-absl::StatusOr<PlannedSync> PlanSync(SourceSnapshot& source,
-                                     const ReplicationState& state,
-                                     const VolumeState& target,
-                                     const std::string& replication,
-                                     bool allow_full) {
-  const bool torn = target.state == "torn";
-  if (state.pending && source.has_metadata() &&
-      TargetIsAtPending(*state.pending, target)) {
-    absl::StatusOr<PlannedSync> again = PlanAgain(source, state);
-    if (again.ok() || ReasonOf(again.status()) != Reason::kBaseMismatch) {
-      return again;
-    }
+absl::StatusOr<PlannedSync> Planner::Full(bool target_is_blank,
+                                          const std::string& why) {
+  SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned, Mapped(why));
+  if (!target_is_blank && !planned.covers_all) {
+    ExtentList mapped = planned.plan.changed();
+    ExtentList gone = mapped.ComplementIn(planned.plan.source_size());
+    planned.plan = snapsync::Plan(planned.plan.source_size(), std::move(mapped),
+                                  std::move(gone));
+    planned.covers_all = true;
   }
-  if (torn) {
-    return PlanFull(source, false,
-                    "the target is torn by an interrupted sync that can't be "
-                    "resumed: all of it is written anew");
+  return planned;
+}
+
+absl::StatusOr<PlannedSync> Planner::Hash(const std::string& why) {
+  SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned, Mapped(why));
+  HashRequest request;
+  request.volume = options_.volume;
+  request.replication = options_.replication;
+  request.source = options_.source;
+  request.source_size = planned.plan.source_size();
+  request.allow_overwrite = options_.overwrite;
+  request.dry_run = options_.dry_run;
+  options_.notice("comparing " + source_.path() + " with what " +
+                  options_.volume + " holds: " + why);
+  absl::StatusOr<HashDelta> delta =
+      CompareByHash(agent_, request, source_.reader(), planned.plan.changed(),
+                    options_.read_ahead, options_.interrupted);
+  if (!delta.ok()) {
+    return options_.overwrite ? delta.status() : Advised(delta.status());
   }
-  if (target.generation.none()) {
-    if (target.blank) return PlanFull(source, true, "first sync");
-    if (allow_full) {
-      return PlanFull(source, false, "first sync, over what is on the target");
-    }
-    return Error(Reason::kTargetUnsuitable,
-                 "volume " + target.name +
-                     ": the target is not empty; if what is on it may be "
-                     "overwritten, say --allow-full");
-  }
-  if (!allow_full && target.replication != replication) {
-    return Error(Reason::kTargetUnsuitable,
-                 "volume " + target.name + ": it is the replica of --uuid \"" +
-                     target.replication + "\", not of \"" + replication +
-                     "\"; choose another volume, or --allow-full starts anew");
-  }
-  std::string why = "this sender has no base for generation " +
-                    target.generation.ToString().substr(0, 8) +
-                    ", which the target holds";
-  if (state.base && state.base->generation == target.generation) {
-    absl::StatusOr<PlannedSync> delta = PlanDelta(source, *state.base);
-    if (delta.ok() || ReasonOf(delta.status()) != Reason::kBaseMismatch) {
-      return delta;
-    }
-    why = std::string(MessageOf(delta.status()));
-  } else if (state.base) {
-    why = "the target holds generation " +
-          target.generation.ToString().substr(0, 8) +
-          ", this sender's base is " +
-          state.base->generation.ToString().substr(0, 8);
-  }
-  if (allow_full) return PlanFull(source, false, why);
-  return Error(Reason::kBaseMismatch,
-               why +
-                   "; no delta can be trusted. --allow-full sends everything "
-                   "again");
+  planned.plan = snapsync::Plan(request.source_size, std::move(delta->changed),
+                                std::move(delta->gone));
+  planned.method = kHash;
+  planned.base = delta->base;
+  planned.covers_all = false;
+  return planned;
 }
 
 }  // namespace snapsync

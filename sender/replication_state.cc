@@ -17,6 +17,8 @@ using Json = nlohmann::json;
 
 constexpr char kKind[] = "replication";
 constexpr int kVersion = 1;
+// Of a saved plan: some 30 million extents.
+constexpr size_t kMaxPlanBytes = size_t{512} << 20;
 
 Json ToJson(const SnapshotName& snapshot) {
   return {{"group", snapshot.group},
@@ -79,19 +81,22 @@ ReplicationState StateOf(const Json& json) {
   }
   if (json.contains("pending")) {
     const Json& pending = json["pending"];
-    state.pending =
-        PendingState{IdOf(pending.at("generation")), IdOf(pending.at("base")),
-                     pending.at("covers_all").get<bool>(),
-                     SnapshotOf(pending.at("snapshot")),
-                     pending.at("identity").get<std::string>()};
+    state.pending = PendingState{IdOf(pending.at("generation")),
+                                 IdOf(pending.at("base")),
+                                 pending.at("covers_all").get<bool>(),
+                                 pending.value("method", ""),
+                                 SnapshotOf(pending.at("snapshot")),
+                                 pending.at("identity").get<std::string>()};
   }
   return state;
 }
 
 }  // namespace
 
-ReplicationStore::ReplicationStore(FileLock lock, std::string path)
-    : lock_(std::move(lock)), path_(std::move(path)) {}
+ReplicationStore::ReplicationStore(FileLock lock, const std::string& folder)
+    : lock_(std::move(lock)),
+      path_(folder + "/replication.state"),
+      plan_path_(folder + "/hash.plan") {}
 
 absl::StatusOr<ReplicationStore> ReplicationStore::Open(
     const std::string& state_directory, const std::string& replication,
@@ -106,7 +111,7 @@ absl::StatusOr<ReplicationStore> ReplicationStore::Open(
       state_directory + "/replications/" + Hex(std::span(digest).first<16>());
   SNAPSYNC_RETURN_IF_ERROR(MakeFolder(folder));
   SNAPSYNC_ASSIGN_OR_RETURN(FileLock lock, FileLock::Acquire(folder + "/lock"));
-  return ReplicationStore(std::move(lock), folder + "/replication.state");
+  return ReplicationStore(std::move(lock), folder);
 }
 
 absl::StatusOr<ReplicationState> ReplicationStore::Load() const {
@@ -133,6 +138,7 @@ absl::Status ReplicationStore::Save(const ReplicationState& state) const {
     json["pending"] = {{"generation", state.pending->generation.ToString()},
                        {"base", state.pending->base.ToString()},
                        {"covers_all", state.pending->covers_all},
+                       {"method", state.pending->method},
                        {"snapshot", ToJson(state.pending->snapshot)},
                        {"identity", state.pending->identity}};
   }
@@ -141,6 +147,25 @@ absl::Status ReplicationStore::Save(const ReplicationState& state) const {
       EncodeState(
           kKind, kVersion,
           json.dump(2, ' ', true, Json::error_handler_t::replace) + "\n"));
+}
+
+absl::StatusOr<SavedPlan> ReplicationStore::LoadPlan() const {
+  const absl::StatusOr<std::string> contents =
+      ReadWholeFile(plan_path_, kMaxPlanBytes);
+  absl::StatusOr<SavedPlan> saved =
+      contents.ok() ? DecodePlan(plan_path_, *contents) : contents.status();
+  if (saved.ok()) return saved;
+  return Error(Reason::kBaseMismatch,
+               "the plan of the interrupted sync: " +
+                   std::string(MessageOf(saved.status())));
+}
+
+absl::Status ReplicationStore::SavePlan(const SavedPlan& saved) const {
+  return WriteFileAtomically(plan_path_, EncodePlan(saved));
+}
+
+absl::Status ReplicationStore::RemovePlan() const {
+  return RemoveFile(plan_path_);
 }
 
 }  // namespace snapsync

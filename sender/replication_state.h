@@ -6,7 +6,9 @@
 //
 // Invariants: `pending` is durable before the snapshot it names is made and
 // before a session is opened with its generation, so that a run after a crash
-// finds both; `base` is replaced only after the agent's receipt.
+// finds both; `base` is replaced only after the agent's receipt. The plan of a
+// pending sync of method "hash" is durable before `pending` is, in a file of
+// its own: it could not be made again.
 #ifndef SNAPSYNC_SENDER_REPLICATION_STATE_H_
 #define SNAPSYNC_SENDER_REPLICATION_STATE_H_
 
@@ -17,6 +19,7 @@
 #include "common/base/file_lock.h"
 #include "common/base/id128.h"
 #include "common/thin/base_record.h"
+#include "sender/saved_plan.h"
 
 namespace snapsync {
 
@@ -38,6 +41,7 @@ struct PendingState {
   Id128 generation;  // that the commit will make
   Id128 base;        // none: full
   bool covers_all = false;
+  std::string method;  // of PlannedSync; empty until there is a plan
   SnapshotName snapshot;
   // Which snapshot it is, once it exists: a generation must never name two.
   std::string identity;
@@ -59,11 +63,18 @@ class ReplicationStore {
   // Durable when it returns OK.
   absl::Status Save(const ReplicationState& state) const;
 
+  // The plan that `pending` speaks of. Loading is kBaseMismatch when there is
+  // none, or none that can be read: nothing else can be concluded from that.
+  absl::StatusOr<SavedPlan> LoadPlan() const;
+  absl::Status SavePlan(const SavedPlan& saved) const;
+  absl::Status RemovePlan() const;
+
  private:
-  ReplicationStore(FileLock lock, std::string path);
+  ReplicationStore(FileLock lock, const std::string& folder);
 
   FileLock lock_;
   std::string path_;
+  std::string plan_path_;
 };
 
 }  // namespace snapsync

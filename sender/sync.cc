@@ -50,7 +50,8 @@ class Sync {
         options_.dry_run ? made_now_ : !status.ok() && IsFinal(status);
     if (drop && snapshot_.ours) {
       state_.pending.reset();
-      if (absl::Status s = store_.Save(state_); !s.ok()) return s;
+      SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
+      SNAPSYNC_RETURN_IF_ERROR(store_.RemovePlan());
       unneeded_ = snapshot_;
     }
     RemoveUnneeded();
@@ -109,8 +110,8 @@ class Sync {
                            source->has_metadata();
     ReplicationState known = state_;
     if (!continues) known.pending.reset();
-    SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned,
-                              MakePlan(*source, known, target));
+    Planner planner(*source, agent_, store_, OptionsOfPlanner(*source));
+    SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned, planner.Plan(known, target));
     Announce(planned, *source);
     if (options_.dry_run) {
       result_.result = "dry-run";
@@ -121,29 +122,46 @@ class Sync {
       // The agent can't go on where the interrupted sync was. From the start.
       known.pending.reset();
       SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState now, AskAgent());
-      SNAPSYNC_ASSIGN_OR_RETURN(planned, MakePlan(*source, known, now));
+      SNAPSYNC_ASSIGN_OR_RETURN(planned, planner.Plan(known, now));
       Announce(planned, *source);
       status = Send(planned, *source, false);
     }
-    if (options_.allow_full && !planned.base.none() && IsBaseMismatch(status)) {
-      // The delta was good, but the target is not what it starts from.
-      SNAPSYNC_ASSIGN_OR_RETURN(
-          planned, PlanFull(*source, false, std::string(MessageOf(status))));
+    if (!planned.base.none() && IsRefusal(status)) {
+      SNAPSYNC_ASSIGN_OR_RETURN(planned,
+                                planner.PlanAfterRefusal(status, target));
       Announce(planned, *source);
       status = Send(planned, *source, false);
     }
     return status;
   }
 
-  absl::StatusOr<PlannedSync> MakePlan(SourceSnapshot& source,
-                                       const ReplicationState& known,
-                                       const VolumeState& target) const {
-    return PlanSync(source, known, target, options_.replication,
-                    options_.allow_full);
+  PlannerOptions OptionsOfPlanner(const SourceSnapshot& source) const {
+    PlannerOptions options;
+    options.volume = options_.volume;
+    options.replication = options_.replication;
+    options.source = NameOf(source);
+    options.method = options_.method;
+    options.overwrite = options_.overwrite;
+    options.allow_full = options_.allow_full;
+    options.dry_run = options_.dry_run;
+    options.read_ahead = options_.pump.read_ahead;
+    options.interrupted = options_.pump.interrupted;
+    options.notice = options_.pump.notice;
+    return options;
+  }
+
+  // For people.
+  static std::string NameOf(const SourceSnapshot& source) {
+    return HostName() + ":" + source.path();
   }
 
   static bool IsBaseMismatch(const absl::Status& status) {
     return !status.ok() && ReasonOf(status) == Reason::kBaseMismatch;
+  }
+
+  static bool IsRefusal(const absl::Status& status) {
+    return IsBaseMismatch(status) ||
+           (!status.ok() && ReasonOf(status) == Reason::kTargetUnsuitable);
   }
 
   void Announce(const PlannedSync& planned, const SourceSnapshot& source) {
@@ -165,22 +183,27 @@ class Sync {
     if (unchanged) pending.generation = planned.base;
     pending.base = planned.base;
     pending.covers_all = planned.covers_all;
+    pending.method = planned.method;
     pending.snapshot = snapshot_;
     pending.identity = source.identity();
+    if (planned.method == "hash" && !unchanged) {
+      SNAPSYNC_RETURN_IF_ERROR(
+          store_.SavePlan({pending.generation, pending.base, planned.plan}));
+    }
     state_.pending = pending;
     SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
 
     SessionRequest request;
     request.volume = options_.volume;
     request.replication = options_.replication;
-    request.source = HostName() + ":" + source.path();
+    request.source = NameOf(source);
     request.base = planned.base;
     request.generation = pending.generation;
     request.source_size = planned.plan.source_size();
     request.plan_digest = planned.plan.digest();
     request.chunk_count = planned.plan.chunk_count();
     request.covers_all = planned.covers_all;
-    request.allow_overwrite = options_.allow_full;
+    request.allow_overwrite = options_.overwrite;
     SNAPSYNC_ASSIGN_OR_RETURN(
         const PumpResult sent,
         Pump(agent_, request, planned.plan, source.reader(), options_.pump));
@@ -207,7 +230,8 @@ class Sync {
     if (planned.record) {
       state_.base = BaseState{generation, snapshot_, *planned.record};
     }
-    return store_.Save(state_);
+    SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
+    return store_.RemovePlan();
   }
 
   void RemoveUnneeded() {

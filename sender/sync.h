@@ -19,9 +19,11 @@ namespace snapsync {
 
 struct SyncOptions {
   SourceOptions source;
-  std::string destination;  // as given: names the replication with --uuid
-  std::string volume;       // its part that the agent knows
-  std::string replication;  // --uuid
+  std::string destination;      // as given: names the replication with --uuid
+  std::string volume;           // its part that the agent knows
+  std::string replication;      // --uuid
+  std::string method = "auto";  // --method
+  bool overwrite = false;       // --yes, --allow-full
   bool allow_full = false;
   bool dry_run = false;
   PumpOptions pump;

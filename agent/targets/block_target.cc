@@ -61,6 +61,11 @@ class PlainBlockTarget final : public Target {
                      "of its contents is another; it was written to");
   }
 
+  absl::StatusOr<std::unique_ptr<BlockReader>> OpenReader() override {
+    SNAPSYNC_RETURN_IF_ERROR(CheckFree());
+    return OpenFileReader(path_);
+  }
+
   absl::StatusOr<std::string> CreateStage(uint64_t size,
                                           bool /*from_base*/) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const auto reader, OpenFileReader(path_));

@@ -183,6 +183,17 @@ class RegularFileTarget final : public Target {
     return CheckSealOf(file, seal);
   }
 
+  absl::StatusOr<std::unique_ptr<BlockReader>> OpenReader() override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const UniqueFd folder, OpenFolder());
+    SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<OpenedFile> file,
+                              OpenFile(folder, name_));
+    if (!file.has_value()) {
+      return Error(Reason::kBaseMismatch, path_ + " does not exist any more");
+    }
+    SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(*file));
+    return OpenFileReader(file->DescriptorPath());
+  }
+
   absl::StatusOr<std::string> CreateStage(uint64_t size,
                                           bool from_base) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const UniqueFd folder, OpenFolder());

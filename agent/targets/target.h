@@ -65,6 +65,11 @@ class Target {
   // that nobody wrote to it since. Writes nothing. kBaseMismatch otherwise.
   virtual absl::Status CheckSeal(const std::string& seal) = 0;
 
+  // Opens the target as it is now for reading. kBusy as Inspect(),
+  // kBaseMismatch when there is none. While the reader lives, a Commit() of a
+  // thin volume is kBusy.
+  virtual absl::StatusOr<std::unique_ptr<BlockReader>> OpenReader() = 0;
+
   // Makes a new stage for a source of `size` bytes, with the contents of the
   // target (when `from_base`; else contents do not matter, all of it will be
   // written or zeroed). Removes a stage that an earlier session left under the

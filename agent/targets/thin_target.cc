@@ -115,6 +115,13 @@ class LvmThinTarget final : public Target {
     return CheckSealOf(target, seal);
   }
 
+  absl::StatusOr<std::unique_ptr<BlockReader>> OpenReader() override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_RETURN_IF_ERROR(MakeActive(target.volume));
+    SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(target.volume));
+    return OpenFileReader(target.volume.device_path);
+  }
+
   absl::StatusOr<std::string> CreateStage(uint64_t size,
                                           bool /*from_base*/) override {
     SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, FindThinVolume(path_));

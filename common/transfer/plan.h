@@ -24,6 +24,8 @@ class Plan {
   Plan(uint64_t source_size, ExtentList changed, ExtentList gone);
 
   uint64_t source_size() const { return source_size_; }
+  const ExtentList& changed() const { return changed_; }
+  const ExtentList& gone() const { return gone_; }
   uint64_t changed_bytes() const { return changed_.bytes(); }
   uint64_t gone_bytes() const { return gone_.bytes(); }
   uint64_t chunk_count() const { return chunk_count_; }

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "common/base/digest.h"
 #include "common/base/id128.h"
@@ -21,6 +22,9 @@ namespace snapsync {
 // Chunks in one segment at most; a sender ends a segment earlier when a few
 // seconds have passed, so that a slow link loses little.
 inline constexpr uint64_t kSegmentChunks = 64;
+
+// Hashes in one message at most: of 16 MiB of the volume.
+inline constexpr size_t kHashBatchBlocks = 256;
 
 struct SessionRequest {
   std::string volume;        // the name in the agent's configuration
@@ -46,6 +50,29 @@ struct SessionGrant {
   Digest256 digest{};      // over those chunks
   bool committed = false;  // nothing to do: the plan was committed before
   uint64_t number = 0;     // of the generation, when committed
+};
+
+// Asks for the hashes of a target's blocks (block_hashes.h), and with them for
+// the generation that they are of: the base of a plan that is made by
+// comparing.
+struct HashRequest {
+  std::string volume;
+  std::string replication;
+  std::string source;        // for people: host and path
+  uint64_t source_size = 0;  // bytes: hashes are of as many
+  // The operator agreed to overwrite what is on the target: what it holds
+  // becomes a generation of this replication if it is not one already.
+  bool allow_overwrite = false;
+  // Nothing may be written, not even a record: where a generation would have to
+  // be made there is none.
+  bool dry_run = false;
+};
+
+// A part of the answer.
+struct HashBatch {
+  Id128 generation;  // in the first part; none: only for a dry run
+  uint64_t first_block = 0;
+  std::vector<Digest256> digests;
 };
 
 struct SegmentAck {

@@ -12,6 +12,10 @@
 namespace snapsync::wire {
 namespace {
 
+constexpr uint64_t kMaxSourceBytes = uint64_t{1} << 62;
+constexpr uint64_t kSectorBytes = 512;
+constexpr size_t kDigestBytes = sizeof(Digest256);
+
 template <size_t kSize>
 std::string BytesOf(const std::array<std::byte, kSize>& bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -55,12 +59,29 @@ absl::Status ReadText(const char* field, const std::string& text,
   return absl::OkStatus();
 }
 
+void SetVersions(v1::VersionRange& versions) {
+  versions.set_lowest(kLowestProtocol);
+  versions.set_highest(kHighestProtocol);
+}
+
+absl::Status CheckVersions(const v1::VersionRange& versions) {
+  if (versions.lowest() <= kHighestProtocol &&
+      versions.highest() >= kLowestProtocol) {
+    return absl::OkStatus();
+  }
+  return Error(Reason::kOther,
+               "the sender speaks protocol versions " +
+                   std::to_string(versions.lowest()) + " to " +
+                   std::to_string(versions.highest()) + ", this agent " +
+                   std::to_string(kLowestProtocol) + " to " +
+                   std::to_string(kHighestProtocol) + "; update the older one");
+}
+
 }  // namespace
 
 v1::OpenSessionRequest ToProto(const SessionRequest& request) {
   v1::OpenSessionRequest message;
-  message.mutable_versions()->set_lowest(kLowestProtocol);
-  message.mutable_versions()->set_highest(kHighestProtocol);
+  SetVersions(*message.mutable_versions());
   message.set_volume(request.volume);
   message.set_replication(request.replication);
   message.set_source(request.source.substr(0, kMaxTextBytes));
@@ -76,16 +97,7 @@ v1::OpenSessionRequest ToProto(const SessionRequest& request) {
 
 absl::StatusOr<SessionRequest> FromProto(
     const v1::OpenSessionRequest& message) {
-  if (message.versions().lowest() > kHighestProtocol ||
-      message.versions().highest() < kLowestProtocol) {
-    return Error(Reason::kOther,
-                 "the sender speaks protocol versions " +
-                     std::to_string(message.versions().lowest()) + " to " +
-                     std::to_string(message.versions().highest()) +
-                     ", this agent " + std::to_string(kLowestProtocol) +
-                     " to " + std::to_string(kHighestProtocol) +
-                     "; update the older one");
-  }
+  SNAPSYNC_RETURN_IF_ERROR(CheckVersions(message.versions()));
   SessionRequest request;
   SNAPSYNC_RETURN_IF_ERROR(
       ReadText("volume", message.volume(), request.volume));
@@ -99,7 +111,7 @@ absl::StatusOr<SessionRequest> FromProto(
   SNAPSYNC_RETURN_IF_ERROR(
       Read("plan_digest", message.plan_digest(), request.plan_digest));
   if (request.replication.empty()) return Bad("replication", "is empty");
-  if (message.source_size() > (uint64_t{1} << 62)) {
+  if (message.source_size() > kMaxSourceBytes) {
     return Bad("source_size", "is out of range");
   }
   request.source_size = message.source_size();
@@ -218,6 +230,67 @@ absl::StatusOr<Receipt> FromProto(const v1::CommitSessionResponse& message) {
       ReadId("generation", message.generation(), receipt.generation));
   receipt.number = message.number();
   return receipt;
+}
+
+v1::HashBlocksRequest ToProto(const HashRequest& request) {
+  v1::HashBlocksRequest message;
+  SetVersions(*message.mutable_versions());
+  message.set_volume(request.volume);
+  message.set_replication(request.replication);
+  message.set_source(request.source.substr(0, kMaxTextBytes));
+  message.set_source_size(request.source_size);
+  message.set_allow_overwrite(request.allow_overwrite);
+  message.set_dry_run(request.dry_run);
+  return message;
+}
+
+absl::StatusOr<HashRequest> FromProto(const v1::HashBlocksRequest& message) {
+  SNAPSYNC_RETURN_IF_ERROR(CheckVersions(message.versions()));
+  HashRequest request;
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("volume", message.volume(), request.volume));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("replication", message.replication(), request.replication));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("source", message.source(), request.source));
+  if (request.replication.empty()) return Bad("replication", "is empty");
+  if (message.source_size() > kMaxSourceBytes ||
+      message.source_size() % kSectorBytes != 0) {
+    return Bad("source_size", "is out of range, or not of whole sectors");
+  }
+  request.source_size = message.source_size();
+  request.allow_overwrite = message.allow_overwrite();
+  request.dry_run = message.dry_run();
+  return request;
+}
+
+v1::HashBlocksResponse ToProto(const HashBatch& batch) {
+  v1::HashBlocksResponse message;
+  message.set_generation(BytesOf(batch.generation));
+  message.set_first_block(batch.first_block);
+  message.mutable_digests()->reserve(batch.digests.size() * kDigestBytes);
+  for (const Digest256& digest : batch.digests) {
+    message.mutable_digests()->append(BytesOf(digest));
+  }
+  return message;
+}
+
+absl::StatusOr<HashBatch> FromProto(const v1::HashBlocksResponse& message) {
+  HashBatch batch;
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadId("generation", message.generation(), batch.generation));
+  const std::string& digests = message.digests();
+  if (digests.size() % kDigestBytes != 0 ||
+      digests.size() > kHashBatchBlocks * kDigestBytes) {
+    return Bad("digests", "has " + std::to_string(digests.size()) +
+                              " bytes, expected up to " +
+                              std::to_string(kHashBatchBlocks) + " times " +
+                              std::to_string(kDigestBytes));
+  }
+  batch.first_block = message.first_block();
+  batch.digests.resize(digests.size() / kDigestBytes);
+  std::memcpy(batch.digests.data(), digests.data(), digests.size());
+  return batch;
 }
 
 v1::Volume ToProto(const VolumeState& state) {

@@ -41,6 +41,13 @@ absl::StatusOr<CommitRequest> FromProto(
 v1::CommitSessionResponse ToProto(const Receipt& receipt);
 absl::StatusOr<Receipt> FromProto(const v1::CommitSessionResponse& message);
 
+v1::HashBlocksRequest ToProto(const HashRequest& request);
+// Also settles the protocol's version.
+absl::StatusOr<HashRequest> FromProto(const v1::HashBlocksRequest& message);
+
+v1::HashBlocksResponse ToProto(const HashBatch& batch);
+absl::StatusOr<HashBatch> FromProto(const v1::HashBlocksResponse& message);
+
 v1::Volume ToProto(const VolumeState& state);
 absl::StatusOr<VolumeState> FromProto(const v1::Volume& message);
 

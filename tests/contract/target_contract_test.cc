@@ -85,6 +85,25 @@ TEST_P(TargetContract, ATargetOpenElsewhereIsBusyAndNamesTheHolder) {
   EXPECT_EQ(Contents(), bytes);
 }
 
+TEST_P(TargetContract, TheReaderGivesTheContentsUnlessItIsOpenElsewhere) {
+  const Bytes bytes = Pattern(size(), 1);
+  const std::string seal = CommitWhole(bytes);
+  {
+    const auto reader = Make()->OpenReader();
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    ASSERT_EQ((*reader)->size(), size());
+    AlignedBuffer buffer(size());
+    const ReadOperation read{0, buffer.span()};
+    const absl::Status status = (*reader)->Read({&read, 1});
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_EQ(Bytes(buffer.data(), buffer.data() + buffer.size()), bytes);
+  }
+  const absl::Status sealed = Make()->CheckSeal(seal);
+  EXPECT_TRUE(sealed.ok()) << sealed;
+  const OtherProcess other(path());
+  ExpectReason(Make()->OpenReader().status(), Reason::kBusy);
+}
+
 TEST_P(TargetContract, ASourceThatIsTooLargeIsRefused) {
   const auto facts = Make()->Inspect();
   ASSERT_TRUE(facts.ok()) << facts.status();

@@ -8,6 +8,7 @@ TLS, no device-mapper. What needs a kernel is in tests/system.
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import unittest
 SEND, AGENT = sys.argv[1:3]
 SOURCE_DIR = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MIB = 1 << 20
+BLOCK = 64 << 10
 
 
 class Agent:
@@ -108,12 +110,22 @@ class LoopbackTest(unittest.TestCase):
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return path
 
-    def start(self, *options, node='nas1', pki=None, volume='file'):
+    @staticmethod
+    def write(path, offsets):
+        """Changes the byte at each offset."""
+        with open(path, 'r+b') as f:
+            for offset in offsets:
+                f.seek(offset)
+                byte = f.read(1)[0]
+                f.seek(offset)
+                f.write(bytes([byte ^ 0xff]))
+
+    def start(self, *options, node='nas1', pki=None, volume='file', uuid='u'):
         pki = pki or self.pki
         return subprocess.Popen(
             [SEND, 'sync', '--src', self.source, '--dst',
              volume if volume.startswith('/') else 'localhost:' + volume,
-             '--uuid', 'u', '--port', str(self.agent.port if self.agent else 1),
+             '--uuid', uuid, '--port', str(self.agent.port if self.agent else 1),
              '--state-directory', self.folder + '/send-state', '--json',
              '--tls-ca', pki + '/ca.crt', '--tls-cert', f'{pki}/{node}.crt',
              '--tls-key', f'{pki}/{node}.key', *options],
@@ -152,8 +164,9 @@ class LoopbackTest(unittest.TestCase):
         result = self.sync(0, '--tls-ca', '/nonexistent', volume=self.target)
         self.assert_equal_files()
         self.assertEqual(result['number'], 1)
-        self.sync(6, volume=self.target)
-        self.sync(0, '--yes', volume=self.folder + '/./target.raw')
+        self.write(self.source, [5 * MIB])
+        result = self.sync(0, volume=self.folder + '/./target.raw')
+        self.assertEqual((result['method'], result['sent_bytes']), ('hash', BLOCK))
         self.assert_equal_files()
 
     def test_a_local_sync_to_its_own_source_is_refused(self):
@@ -175,18 +188,77 @@ class LoopbackTest(unittest.TestCase):
         self.sync(0, '--yes', volume=self.target)
         self.assert_equal_files()
 
-    def test_a_second_full_sync_needs_consent(self):
+    def test_a_second_sync_sends_what_differs(self):
         self.agent = Agent(self.folder, self.pki)
         self.sync(0)
-        with open(self.source, 'r+b') as f:
-            f.write(b'changed')
+        self.write(self.source, (MIB + 5, MIB + BLOCK - 1, 10 * MIB))
+        result = self.sync(0)
+        self.assert_equal_files()
+        self.assertEqual(result['method'], 'hash')
+        self.assertIn('no thin metadata', result['why'])
+        self.assertEqual(result['number'], 2)
+        self.assertEqual(result['sent_bytes'], 2 * BLOCK)
+        result = self.sync(0)
+        self.assertEqual(result['result'], 'unchanged')
+        self.assertEqual(result['number'], 2)
+        self.assertEqual(result['sent_bytes'], 0)
+
+    def test_equal_files_send_nothing_and_scattered_changes_just_these(self):
+        with open(self.source, 'wb') as f:
+            for _ in range(64):
+                f.write(self.random.randbytes(MIB))
+        self.agent = Agent(self.folder, self.pki)
+        self.assertEqual(self.sync(0)['sent_bytes'], 64 * MIB)
+        self.assertEqual(self.sync(0, '--method', 'hash')['sent_bytes'], 0)
+        changed = sorted(self.random.sample(range(64 * MIB // BLOCK), 10))
+        self.write(self.source, [number * BLOCK + 4096 for number in changed])
+        result = self.sync(0)
+        self.assertEqual(result['sent_bytes'], 10 * BLOCK)
+        self.assert_equal_files()
+
+    def test_a_full_sync_over_a_replica_needs_consent(self):
+        self.agent = Agent(self.folder, self.pki)
+        self.sync(0)
+        self.write(self.source, [0])
         with open(self.target, 'rb') as f:
             before = f.read()
-        self.sync(6)
+        self.assertIn('--allow-full', self.sync(6, '--method', 'full')['error'])
+        self.assertIn('no thin metadata', self.sync(6, '--method', 'metadata')['error'])
         with open(self.target, 'rb') as f:
             self.assertTrue(f.read() == before)
-        self.assertEqual(self.sync(0, '--allow-full')['number'], 2)
+        result = self.sync(0, '--allow-full')
+        self.assertEqual((result['number'], result['method']), (2, 'full'))
         self.assert_equal_files()
+
+    def test_a_foreign_write_is_refused_and_healed_by_consent(self):
+        self.agent = Agent(self.folder, self.pki)
+        self.sync(0)
+        self.write(self.target, [3 * MIB])
+        with open(self.target, 'rb') as f:
+            before = f.read()
+        self.assertIn('--yes', self.sync(6)['error'])
+        dry = self.sync(0, '--yes', '--dry-run')
+        self.assertEqual((dry['method'], dry['plan']['data_bytes']), ('hash', BLOCK))
+        with open(self.target, 'rb') as f:
+            self.assertTrue(f.read() == before)
+        result = self.sync(0, '--yes')
+        self.assertEqual((result['method'], result['sent_bytes']), ('hash', BLOCK))
+        self.assert_equal_files()
+
+    def test_what_is_on_a_target_is_compared_by_consent(self):
+        shutil.copyfile(self.source, self.target)
+        self.write(self.target, [0, 5 * MIB])
+        # Ends within a sector; the rest is zeroes.
+        os.truncate(self.target, os.path.getsize(self.source) - 5000)
+        self.agent = Agent(self.folder, self.pki)
+        self.assertIn('not empty', self.sync(9)['error'])
+        result = self.sync(0, '--yes')
+        self.assertEqual((result['method'], result['number']), ('hash', 2))
+        self.assertEqual(result['sent_bytes'], 3 * BLOCK + 4096)
+        self.assert_equal_files()
+        # Another replication's, and all of it.
+        result = self.sync(0, '--allow-full', uuid='another')
+        self.assertEqual((result['method'], result['number']), ('full', 3))
 
     def test_a_dry_run_writes_nothing(self):
         self.agent = Agent(self.folder, self.pki)

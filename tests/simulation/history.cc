@@ -6,6 +6,8 @@
 #include <memory>
 
 #include "common/base/error.h"
+#include "common/base/units.h"
+#include "sender/hash_delta.h"
 #include "sender/pump.h"
 #include "tests/simulation/agent.h"
 #include "tests/simulation/network.h"
@@ -16,6 +18,9 @@
 
 namespace snapsync::simulation {
 namespace {
+
+// Comparing reads every block, and most volumes have too many.
+constexpr uint64_t kMaxComparedBytes = 16 * kMiB;
 
 class History {
  public:
@@ -63,7 +68,7 @@ class History {
       if (status.ok()) return;
       // Its snapshot is gone, or what it is based on: another plan.
       if (IsRefusal(status) || random_.Percent(25)) {
-        next = Supersede(IsRefusal(status));
+        next = Supersede(IsRefusal(status), true);
       }
     }
     // Now everything works; what was left behind must not be in the way.
@@ -79,7 +84,7 @@ class History {
         return;
       }
       if (ReasonOf(status) == Reason::kBusy) agent_.DropLateUploads();
-      if (IsRefusal(status)) next = Supersede(true);
+      if (IsRefusal(status)) next = Supersede(true, false);
     }
     machine_.Violate("without faults, the sender does not succeed");
   }
@@ -105,8 +110,8 @@ class History {
     return generation;
   }
 
-  // `everything`: a full sync that the operator agreed to.
-  const Generation* Supersede(bool everything) {
+  // `everything`: over what is there, as the operator agreed.
+  const Generation* Supersede(bool everything, bool with_faults) {
     if (directory_.record().session.has_value()) {
       ++machine_.counters.superseded;
     }
@@ -114,7 +119,45 @@ class History {
     if (random_.Percent(50)) source_.Change();
     if (!everything) return NewGeneration(random_.Percent(50));
     allow_overwrite_ = true;
+    if (source_.size() <= kMaxComparedBytes && random_.Percent(60)) {
+      if (with_faults && random_.Percent(50)) RollFaultRates();
+      const Generation* compared = Compare();
+      machine_.rates = FaultRates{};
+      if (compared != nullptr) return Add(compared);
+    }
     return Add(source_.Snapshot(nullptr, true));
+  }
+
+  // A plan of what differs from what the volume holds. Null when that fails.
+  const Generation* Compare() {
+    const bool faultless = machine_.rates.left == 0;
+    const bool torn = directory_.record().state == TargetState::kTorn;
+    const bool blank = volume_.visible()->seen().sectors().empty();
+    const bool had_late_uploads = agent_.has_late_uploads();
+    Network network("alice", &machine_, &agent_, &oracle_, &clock_,
+                    [this] { ActOutside(); });
+    HashRequest request;
+    request.volume = "volume";
+    request.replication = "replication";
+    request.source = "source";
+    request.source_size = source_.size();
+    request.allow_overwrite = true;
+    absl::Status status;
+    const Generation* compared =
+        source_.SnapshotCompared([&](BlockReader& snapshot) {
+          ExtentList all;
+          all.Append({0, snapshot.size()});
+          auto delta = CompareByHash(network, request, snapshot, all, false,
+                                     [&network] { return network.killed(); });
+          status = delta.status();
+          return delta;
+        });
+    if (compared != nullptr) ++machine_.counters.compared;
+    if (compared == nullptr && faultless && !torn && !blank &&
+        !had_late_uploads) {
+      machine_.Violate("comparing failed without cause: " + status.ToString());
+    }
+    return compared;
   }
 
   SessionRequest RequestFor(const Generation& generation) const {

@@ -23,6 +23,8 @@ void Counters::Add(const Counters& other) {
   segments += other.segments;
   resumed += other.resumed;
   superseded += other.superseded;
+  compared += other.compared;
+  adopted += other.adopted;
   refused += other.refused;
   committed_before += other.committed_before;
   generations += other.generations;
@@ -40,6 +42,8 @@ std::string Counters::ToString() const {
   add(segments, "segments");
   add(resumed, "resumed");
   add(superseded, "superseded");
+  add(compared, "compared by hash");
+  add(adopted, "adopted");
   add(committed_before, "found committed");
   add(refused, "refused");
   add(power_cuts, "power cuts");

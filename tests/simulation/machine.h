@@ -66,6 +66,8 @@ struct Counters {
   uint64_t segments = 0;
   uint64_t resumed = 0;
   uint64_t superseded = 0;
+  uint64_t compared = 0;
+  uint64_t adopted = 0;  // what was on the volume became a generation
   uint64_t refused = 0;
   uint64_t committed_before = 0;  // the reply of an earlier commit was lost
   uint64_t generations = 0;

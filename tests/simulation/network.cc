@@ -191,4 +191,25 @@ absl::StatusOr<Receipt> Network::CommitSession(const CommitRequest& request) {
   return receipt;
 }
 
+absl::StatusOr<Id128> Network::HashBlocks(const HashRequest& request,
+                                          const HashSink& sink) {
+  SNAPSYNC_RETURN_IF_ERROR(BeforeCall("hash"));
+  absl::StatusOr<HashStart> start = agent_->replica().StartHash(request, peer_);
+  if (machine_->tracing()) {
+    machine_->Trace("hash: " + start.status().ToString());
+  }
+  SNAPSYNC_RETURN_IF_ERROR(AfterCall("hash"));
+  SNAPSYNC_RETURN_IF_ERROR(start.status());
+  for (uint64_t first_block = 0;;) {
+    const absl::StatusOr<std::vector<Digest256>> digests =
+        start->hasher->Next();
+    SNAPSYNC_RETURN_IF_ERROR(AfterCall("hashes"));
+    SNAPSYNC_RETURN_IF_ERROR(digests.status());
+    if (digests->empty()) return start->generation;
+    SNAPSYNC_RETURN_IF_ERROR(sink(first_block, *digests));
+    first_block += digests->size();
+    outside_();
+  }
+}
+
 }  // namespace snapsync::simulation

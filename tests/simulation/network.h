@@ -42,6 +42,8 @@ class Network final : public AgentClient {
   absl::StatusOr<std::unique_ptr<SegmentStream>> StartSegment(
       const std::string& volume, const Id128& session, uint64_t first) override;
   absl::StatusOr<Receipt> CommitSession(const CommitRequest& request) override;
+  absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
+                                   const HashSink& sink) override;
   void Cancel() override { killed_ = true; }
 
   // The sender's process is gone: nothing of it has an effect any more.

@@ -49,7 +49,7 @@ void Oracle::BeforeSwitch(const std::string& base_seal) {
   }
   const Generation* next = Find(record.session->generation);
   if (next == nullptr) {
-    machine_->Violate("a commit of an unknown generation");
+    Adopt(*record.session);
     return;
   }
   if (!next->base.none() && base_seal.empty() && !volume_->in_place()) {
@@ -63,6 +63,25 @@ void Oracle::BeforeSwitch(const std::string& base_seal) {
   }
   expected_ = next->image;
   held_ = next->id;
+  stranger_wrote_ = false;
+}
+
+// What is on the volume becomes a generation of its own, by a session that
+// writes nothing.
+void Oracle::Adopt(const SessionRecord& session) {
+  if (session.chunk_count != 0) {
+    machine_->Violate("a commit of an unknown generation");
+  }
+  ++machine_->counters.adopted;
+  // What a stranger writes meanwhile goes: the operator agreed to that.
+  expected_ = volume_->stage()->seen();
+  const auto difference = volume_->visible()->seen().FirstDifference(
+      expected_, {0, volume_->size()});
+  if (difference.has_value() && !stranger_wrote_) {
+    machine_->Violate("the volume is adopted but changed at sector " +
+                      std::to_string(*difference));
+  }
+  held_ = session.generation;
   stranger_wrote_ = false;
 }
 

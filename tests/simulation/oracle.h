@@ -65,6 +65,7 @@ class Oracle {
 
  private:
   void BeforeSwitch(const std::string& base_seal);
+  void Adopt(const SessionRecord& session);
   const Generation* Find(const Id128& id) const;
 
   Machine* const machine_;

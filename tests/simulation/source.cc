@@ -136,6 +136,22 @@ const Generation* Source::Snapshot(const Generation* base, bool covers_all) {
   return generations_.back().get();
 }
 
+const Generation* Source::SnapshotCompared(
+    const std::function<absl::StatusOr<HashDelta>(BlockReader& snapshot)>&
+        compare) {
+  SparseImageReader reader("source", size_, &image_, pool_);
+  absl::StatusOr<HashDelta> delta = compare(reader);
+  if (!delta.ok()) return nullptr;
+  auto generation = std::make_unique<Generation>();
+  generation->id = random_->Id();
+  generation->base = delta->base;
+  generation->image = image_;
+  generation->plan = std::make_unique<Plan>(size_, std::move(delta->changed),
+                                            std::move(delta->gone));
+  generations_.push_back(std::move(generation));
+  return generations_.back().get();
+}
+
 const Generation* Source::Find(const Id128& id) const {
   for (const auto& generation : generations_) {
     if (generation->id == id) return generation.get();

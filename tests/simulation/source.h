@@ -9,9 +9,11 @@
 #define SNAPSYNC_TESTS_SIMULATION_SOURCE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
+#include "sender/hash_delta.h"
 #include "tests/simulation/oracle.h"
 #include "tests/testing/random.h"
 #include "tests/testing/sparse_image.h"
@@ -33,6 +35,10 @@ class Source {
   // A snapshot, and the plan from `base`, or from a volume that is blank (or,
   // with `covers_all`, holds anything).
   const Generation* Snapshot(const Generation* base, bool covers_all);
+  // A snapshot, and the plan that `compare` makes of it; null when it fails.
+  const Generation* SnapshotCompared(
+      const std::function<absl::StatusOr<HashDelta>(BlockReader& snapshot)>&
+          compare);
   // Null when there is none.
   const Generation* Find(const Id128& id) const;
 

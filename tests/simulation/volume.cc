@@ -57,6 +57,11 @@ class SimulatedTarget final : public Target {
     return seal == volume_->Seal() ? absl::OkStatus() : WrongSeal();
   }
 
+  absl::StatusOr<std::unique_ptr<BlockReader>> OpenReader() override {
+    SNAPSYNC_RETURN_IF_ERROR(Fails("open reader"));
+    return OpenDiskReader(volume_->visible(), machine_);
+  }
+
   absl::StatusOr<std::string> CreateStage(uint64_t size,
                                           bool from_base) override {
     SNAPSYNC_RETURN_IF_ERROR(Fails("create stage"));

@@ -4,8 +4,9 @@
 """Random histories on a real kernel: writes, discards, snapshots made, deleted,
 merged and written to, device ids used again, volumes grown and shrunk, the target
 written to. After each sync that is accepted the target must be equal to the source
-byte by byte, and no more sent than the data in changed blocks; each refusal must
-name its guard, and "--yes" must lead out of it.
+byte by byte, and no more sent than the data in changed blocks. A guard that refuses
+a delta must lead to a comparison by itself; the target that somebody wrote to must be
+refused, and "--yes" must lead out of it.
 
 On the host it boots a guest per processor and shares the histories out. By hand:
 
@@ -213,7 +214,7 @@ class History:
         if result.code != 0:
             self.check_refusal(result, before, size)
             result = self.follow_advice(src, result, size)
-        self.check_accepted(result, content, size)
+        self.check_accepted(result, content, before, size)
 
     def follow_advice(self, src, result, size):
         """What the operator does who is told what is wrong, one after the other."""
@@ -252,21 +253,22 @@ class History:
         else:
             raise Wrong('a refusal that names no guard: %s' % result)
 
-    def check_accepted(self, result, content, size):
+    def check_accepted(self, result, content, before, size):
         different = lab.first_difference(self.target, content, size)
         if different is not None:
             raise Wrong('accepted, but different at %s: %s' % (
                 different, result))
-        incremental = result['method'] == 'metadata' or result['result'] == 'unchanged'
-        data = data_in_changed_blocks(self.synced if incremental else None, content)
+        # What it is incremental to: the last sync, what is on the target, nothing.
+        old = {'metadata': self.synced, 'hash': before, 'full': None}[result['method']]
+        data = data_in_changed_blocks(old, content)
         if result['sent_bytes'] > SLACK * data:
             raise Wrong('%d bytes sent for %d in changed blocks: %s' % (
                 result['sent_bytes'], data, result))
         self.counts['accepted: %s' % result['method']] += 1
-        if not incremental and result['why']:
+        if result['method'] != 'metadata':
             guard = GUARD.search(result['why'])
             if guard:
-                self.counts['full, since %s' % guard.group(0)] += 1
+                self.counts['%s, since %s' % (result['method'], guard.group(0))] += 1
         self.synced = content
         self.target_touched = False
 
@@ -354,7 +356,8 @@ def share_out():
     for key, number in sorted(counts.items()):
         print('%6d %s' % (number, key))
     # Histories that never meet a guard would prove little.
-    refused = sum(n for key, n in counts.items() if key.startswith(('refused', 'full, since')))
+    refused = sum(n for key, n in counts.items()
+                  if key.startswith(('refused', 'full, since', 'hash, since')))
     if count >= 20 and refused == 0:
         print('no history met a guard')
         failed = True

@@ -39,9 +39,11 @@ def refused(what, code, *arguments, words=(), volume='replica', uuid='one',
 
 
 def accepted(what, *arguments, volume='replica', uuid='one', src=SRC,
-             target=TARGET, **options):
+             target=TARGET, method=None, **options):
     result = lab.sync(src, volume, uuid, *arguments, **options)
     expect('%s: exit code 0' % what, result.code == 0, result)
+    if method:
+        expect('%s: by method %s' % (what, method), result['method'] == method, result)
     expect('%s: the target is equal' % what,
            lab.contents(target) == lab.contents(src))
 
@@ -115,14 +117,18 @@ def bases(agent):
     change()
     accepted('to a further generation')
     change()
-    refused('a sender whose state is of an older generation', lab.BASE_MISMATCH,
-            state=saved)
-    accepted('with the newest state')
+    accepted('a sender whose state is of an older generation', method='hash',
+             state=saved)
+    accepted('with the newest state, which is an older one now', method='hash')
 
     change()
     lab.write_device(TARGET, 4 * MIB, random.Random(3).randbytes(4096))
     refused('a target that somebody wrote to', lab.BASE_MISMATCH)
-    accepted('all of it again, as told', '--yes')
+    refused('the same, forced', lab.BASE_MISMATCH, '--method', 'hash')
+    accepted('what differs, as told', '--yes', method='hash')
+    change()
+    refused('all of it, not agreed to', lab.BASE_MISMATCH, '--method', 'full')
+    accepted('all of it, as told', '--method', 'full', '--allow-full', method='full')
 
 
 def change():

@@ -82,6 +82,10 @@ class FakeAgent final : public AgentClient {
     }
     return Receipt{generation, 7};
   }
+  absl::StatusOr<Id128> HashBlocks(const HashRequest&,
+                                   const HashSink&) override {
+    return Error(Reason::kOther, "not asked for by the pump");
+  }
   void Cancel() override {}
 
  private:

@@ -121,6 +121,59 @@ TEST(ConvertTest, UnknownKindsAndTooManyPiecesAreRefused) {
   EXPECT_FALSE(wire::FromProto(message).ok());
 }
 
+TEST(ConvertTest, ARequestForHashesArrivesAsItWasAndIsChecked) {
+  HashRequest sent;
+  sent.volume = "replica";
+  sent.replication = "u";
+  sent.source = "nas1:/dev/sda";
+  sent.source_size = 1 << 30;
+  sent.allow_overwrite = true;
+  sent.dry_run = true;
+  const v1::HashBlocksRequest good = wire::ToProto(sent);
+  const auto arrived = wire::FromProto(good);
+  ASSERT_TRUE(arrived.ok()) << arrived.status();
+  EXPECT_EQ(arrived->volume, sent.volume);
+  EXPECT_EQ(arrived->replication, sent.replication);
+  EXPECT_EQ(arrived->source, sent.source);
+  EXPECT_EQ(arrived->source_size, sent.source_size);
+  EXPECT_TRUE(arrived->allow_overwrite);
+  EXPECT_TRUE(arrived->dry_run);
+  const auto broken = [&good](auto change) {
+    v1::HashBlocksRequest message = good;
+    change(message);
+    return wire::FromProto(message).status();
+  };
+  EXPECT_FALSE(broken([](auto& m) { m.set_replication(""); }).ok());
+  EXPECT_FALSE(broken([](auto& m) { m.set_volume("a\nb"); }).ok());
+  EXPECT_FALSE(broken([](auto& m) { m.set_source_size(~0ULL); }).ok());
+  EXPECT_FALSE(broken([](auto& m) { m.set_source_size(513); }).ok());
+  EXPECT_FALSE(broken([](auto& m) {
+                 m.mutable_versions()->set_lowest(kHighestProtocol + 1);
+               }).ok());
+}
+
+TEST(ConvertTest, HashesArriveAsTheyWereAndInBounds) {
+  HashBatch sent;
+  sent.generation = Id128::Random();
+  sent.first_block = 1 << 20;
+  sent.digests.resize(kHashBatchBlocks);
+  sent.digests.back().fill(std::byte{7});
+  v1::HashBlocksResponse message = wire::ToProto(sent);
+  const auto arrived = wire::FromProto(message);
+  ASSERT_TRUE(arrived.ok()) << arrived.status();
+  EXPECT_EQ(arrived->generation, sent.generation);
+  EXPECT_EQ(arrived->first_block, sent.first_block);
+  EXPECT_EQ(arrived->digests, sent.digests);
+  message.mutable_digests()->push_back('x');
+  EXPECT_FALSE(wire::FromProto(message).ok());
+  message.mutable_digests()->append(31, 'x');
+  EXPECT_FALSE(wire::FromProto(message).ok());
+  message.clear_digests();
+  EXPECT_TRUE(wire::FromProto(message)->digests.empty());
+  message.set_generation("short");
+  EXPECT_FALSE(wire::FromProto(message).ok());
+}
+
 TEST(ConvertTest, RandomBytesAsMessagesNeverCrash) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 20000; ++i) {
@@ -137,6 +190,10 @@ TEST(ConvertTest, RandomBytesAsMessagesNeverCrash) {
     if (open.ParseFromString(bytes)) {
       EXPECT_FALSE(wire::FromProto(open).ok());
     }
+    v1::HashBlocksRequest hash;
+    if (hash.ParseFromString(bytes)) (void)wire::FromProto(hash);
+    v1::HashBlocksResponse hashes;
+    if (hashes.ParseFromString(bytes)) (void)wire::FromProto(hashes);
     v1::Volume volume;
     if (volume.ParseFromString(bytes)) (void)wire::FromProto(volume);
   }

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/hasher.h"
+
+#include <span>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+
+namespace snapsync {
+namespace {
+
+ExtentList AllOf(uint64_t size) {
+  ExtentList all;
+  all.Append({0, size});
+  return all;
+}
+
+}  // namespace
+
+Hasher::Hasher(std::unique_ptr<BlockReader> reader, uint64_t size,
+               bool read_ahead)
+    : reader_(std::move(reader)),
+      blocks_(std::make_unique<BlockHasher>(reader_.get(), size, AllOf(size),
+                                            read_ahead)) {}
+
+absl::StatusOr<std::vector<Digest256>> Hasher::Next() {
+  MutexLock lock(&mutex_);
+  if (blocks_ == nullptr) {
+    return Error(Reason::kConnection,
+                 "the target is compared again or written to; this comparison "
+                 "is void");
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::span<const HashedBlock> blocks,
+                            blocks_->Next());
+  std::vector<Digest256> digests;
+  digests.reserve(blocks.size());
+  for (const HashedBlock& block : blocks) digests.push_back(block.digest);
+  return digests;
+}
+
+void Hasher::Fence() {
+  MutexLock lock(&mutex_);
+  blocks_.reset();
+  reader_.reset();
+}
+
+}  // namespace snapsync
