@@ -6,6 +6,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <chrono>
 #include <optional>
 #include <utility>
 
@@ -22,6 +23,8 @@ namespace snapsync {
 namespace {
 
 using wire::CallWatchdog;
+
+constexpr std::chrono::seconds kConnectPatience{5};
 
 // A call of ours: gRPC's context under the watchdog.
 struct WatchedCall {
@@ -87,11 +90,13 @@ class GrpcAgentClient final : public AgentClient {
   GrpcAgentClient(const GrpcAgentOptions& options,
                   const std::shared_ptr<grpc::Channel>& channel)
       : options_(options),
+        channel_(channel),
         replication_(v1::Replication::NewStub(channel)),
         agent_(v1::Agent::NewStub(channel)),
         watchdog_(options.timeout) {}
 
   absl::StatusOr<VolumeState> Describe(const std::string& volume) override {
+    Connect();
     v1::ListVolumesRequest request;
     request.set_name(volume);
     v1::ListVolumesResponse response;
@@ -108,6 +113,7 @@ class GrpcAgentClient final : public AgentClient {
 
   absl::StatusOr<SessionGrant> OpenSession(
       const SessionRequest& request) override {
+    Connect();
     v1::OpenSessionResponse response;
     WatchedCall call(&watchdog_);
     SNAPSYNC_RETURN_IF_ERROR(Explain(
@@ -134,6 +140,7 @@ class GrpcAgentClient final : public AgentClient {
 
   absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
                                    const HashSink& sink) override {
+    Connect();
     v1::HashBlocksResponse response;
     WatchedCall call(&watchdog_);
     const auto reader =
@@ -161,6 +168,27 @@ class GrpcAgentClient final : public AgentClient {
   void Cancel() override { watchdog_.CancelAll(); }
 
  private:
+  // Brings a connection that was lost up again, or finds that it can't be. A
+  // call on a broken channel fails at once, with the error of long ago; and
+  // without a call under way nobody reads what the agent says in the handshake
+  // of the next attempt.
+  void Connect() {
+    const auto deadline = std::chrono::system_clock::now() + kConnectPatience;
+    grpc_connectivity_state state = channel_->GetState(true);
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) {
+      grpc::experimental::ChannelResetConnectionBackoff(channel_.get());
+      channel_->WaitForStateChange(state, deadline);
+    }
+    for (;;) {
+      state = channel_->GetState(true);
+      if (state == GRPC_CHANNEL_READY ||
+          state == GRPC_CHANNEL_TRANSIENT_FAILURE ||
+          !channel_->WaitForStateChange(state, deadline)) {
+        return;
+      }
+    }
+  }
+
   // gRPC says "socket closed" for nearly everything that can go wrong with a
   // connection: finds out what it was.
   absl::Status Explain(const absl::Status& status) const {
@@ -171,6 +199,7 @@ class GrpcAgentClient final : public AgentClient {
   }
 
   const GrpcAgentOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::Replication::Stub> replication_;
   const std::unique_ptr<v1::Agent::Stub> agent_;
   CallWatchdog watchdog_;
