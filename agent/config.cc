@@ -33,8 +33,10 @@ ClientConfig ReadClient(TomlTable& table) {
     table.Refuse("name", "must be the node's name in its certificate");
   }
   for (const std::string& right : client.allow) {
-    if (right != "receive") {
-      table.Refuse("allow", "unknown right \"" + right + "\"; known: receive");
+    if (right != "receive" && right != "send" && right != "revert" &&
+        right != "promote") {
+      table.Refuse("allow", "unknown right \"" + right +
+                                "\"; known: receive, send, revert, promote");
     }
   }
   return client;

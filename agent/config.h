@@ -16,7 +16,7 @@ namespace snapsync {
 
 struct ClientConfig {
   std::string name;                  // the node's name in its certificate
-  std::vector<std::string> allow;    // rights: "receive"
+  std::vector<std::string> allow;    // rights (docs/operating.md)
   std::vector<std::string> volumes;  // names, "*" at the end matches any rest
 };
 

@@ -12,7 +12,6 @@
 #include "common/base/units.h"
 #include "common/wire/convert.h"
 #include "common/wire/status.h"
-#include "common/wire/tls.h"
 
 namespace snapsync {
 namespace {
@@ -28,18 +27,6 @@ grpc::Status End(const char* call, const absl::Status& status) {
 
 }  // namespace
 
-absl::StatusOr<GrpcReplicationService::Caller>
-GrpcReplicationService::Authorize(const grpc::ServerContext& context,
-                                  const std::string& volume) const {
-  Caller caller;
-  SNAPSYNC_ASSIGN_OR_RETURN(caller.peer,
-                            wire::PeerName(*context.auth_context()));
-  const std::string name = registry_->NameOf(volume);
-  SNAPSYNC_RETURN_IF_ERROR(policy_->Check(caller.peer, "receive", name));
-  SNAPSYNC_ASSIGN_OR_RETURN(caller.replica, registry_->Find(name));
-  return caller;
-}
-
 grpc::Status GrpcReplicationService::OpenSession(
     grpc::ServerContext* context, const v1::OpenSessionRequest* request,
     v1::OpenSessionResponse* response) {
@@ -52,8 +39,9 @@ absl::StatusOr<SessionGrant> GrpcReplicationService::Open(
     const grpc::ServerContext& context, const v1::OpenSessionRequest& message) {
   SNAPSYNC_ASSIGN_OR_RETURN(const SessionRequest request,
                             wire::FromProto(message));
-  SNAPSYNC_ASSIGN_OR_RETURN(const Caller caller,
-                            Authorize(context, request.volume));
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      const Caller caller,
+      gate_->Admit(context, "receive", request.volume, request.generation));
   SNAPSYNC_ASSIGN_OR_RETURN(const SessionGrant grant,
                             caller.replica->Open(request, caller.peer));
   Log(Severity::kInfo,
@@ -83,7 +71,7 @@ absl::StatusOr<SegmentAck> GrpcReplicationService::Receive(
     return Error(Reason::kOther, "a segment without a chunk");
   }
   SNAPSYNC_ASSIGN_OR_RETURN(const Caller caller,
-                            Authorize(context, message.volume()));
+                            gate_->Admit(context, "receive", message.volume()));
   SNAPSYNC_ASSIGN_OR_RETURN(const Id128 id, wire::SessionOf(message));
   SNAPSYNC_ASSIGN_OR_RETURN(const std::shared_ptr<Session> session,
                             caller.replica->Find(id, caller.peer));
@@ -125,9 +113,12 @@ absl::StatusOr<Receipt> GrpcReplicationService::Commit(
   SNAPSYNC_ASSIGN_OR_RETURN(const CommitRequest request,
                             wire::FromProto(message));
   SNAPSYNC_ASSIGN_OR_RETURN(const Caller caller,
-                            Authorize(context, request.volume));
+                            gate_->Admit(context, "receive", request.volume));
   SNAPSYNC_ASSIGN_OR_RETURN(const Receipt receipt,
                             caller.replica->Commit(request, caller.peer));
+  if (!caller.ticket.empty()) {
+    tickets_->Spend(caller.ticket, receipt.generation);
+  }
   Log(Severity::kInfo, "volume " + request.volume + ": generation " +
                            std::to_string(receipt.number) + " (" +
                            receipt.generation.ToString() + ") of " +
@@ -138,7 +129,8 @@ absl::StatusOr<Receipt> GrpcReplicationService::Commit(
 grpc::Status GrpcReplicationService::AbortSession(
     grpc::ServerContext* context, const v1::AbortSessionRequest* request,
     v1::AbortSessionResponse* /*response*/) {
-  const absl::StatusOr<Caller> caller = Authorize(*context, request->volume());
+  const absl::StatusOr<Caller> caller =
+      gate_->Admit(*context, "receive", request->volume());
   if (!caller.ok()) return End("abort", caller.status());
   return End("abort", caller->replica->Abort(caller->peer));
 }
@@ -155,7 +147,7 @@ absl::Status GrpcReplicationService::Hash(
   SNAPSYNC_ASSIGN_OR_RETURN(const HashRequest request,
                             wire::FromProto(message));
   SNAPSYNC_ASSIGN_OR_RETURN(const Caller caller,
-                            Authorize(context, request.volume));
+                            gate_->Admit(context, "receive", request.volume));
   SNAPSYNC_ASSIGN_OR_RETURN(const HashStart start,
                             caller.replica->StartHash(request, caller.peer));
   Log(Severity::kInfo, "volume " + request.volume + ": hashed for " +
@@ -189,6 +181,36 @@ absl::Status GrpcReplicationService::Hash(
     }
   }
   return batch.digests.empty() ? absl::OkStatus() : send();
+}
+
+grpc::Status GrpcReplicationService::ChangedSince(
+    grpc::ServerContext* context, const v1::ChangedSinceRequest* request,
+    grpc::ServerWriter<v1::ChangedSinceResponse>* writer) {
+  return End("changed since", TellChanges(*context, *request, *writer));
+}
+
+absl::Status GrpcReplicationService::TellChanges(
+    grpc::ServerContext& context, const v1::ChangedSinceRequest& message,
+    grpc::ServerWriter<v1::ChangedSinceResponse>& writer) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const ChangesRequest request,
+                            wire::FromProto(message));
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      const Caller caller,
+      gate_->Admit(context, "receive", request.target.volume));
+  SNAPSYNC_ASSIGN_OR_RETURN(const Changes changes,
+                            caller.replica->ChangedSince(request, caller.peer));
+  wire::CallWatchdog::Call watch(&watchdog_,
+                                 [&context] { context.TryCancel(); });
+  size_t told = 0;
+  do {
+    const v1::ChangedSinceResponse part = wire::ToProto(changes, told);
+    if (!writer.Write(part)) {
+      return Error(Reason::kConnection, "the sender is gone");
+    }
+    watch.Moved();
+    told += static_cast<size_t>(part.offsets_size());
+  } while (told < changes.extents.extents().size());
+  return absl::OkStatus();
 }
 
 }  // namespace snapsync

@@ -10,8 +10,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "agent/peer_policy.h"
-#include "agent/session_registry.h"
+#include "agent/grpc_gate.h"
+#include "agent/tickets.h"
 #include "common/base/mutex.h"
 #include "common/base/rate_limiter.h"
 #include "common/wire/call_watchdog.h"
@@ -21,14 +21,14 @@ namespace snapsync {
 
 class GrpcReplicationService final : public v1::Replication::Service {
  public:
-  // Both must outlive it. `timeout`: a stream in which nothing has come for so
+  // All must outlive it. `timeout`: a stream in which nothing has come for so
   // long is ended; 0: never. `bytes_per_second` holds all peers together to a
   // rate; 0: no limit.
-  GrpcReplicationService(const SessionRegistry* registry,
-                         const PeerPolicy* policy, std::chrono::seconds timeout,
+  GrpcReplicationService(const GrpcGate* gate, Tickets* tickets,
+                         std::chrono::seconds timeout,
                          uint64_t bytes_per_second)
-      : registry_(registry),
-        policy_(policy),
+      : gate_(gate),
+        tickets_(tickets),
         watchdog_(timeout),
         limiter_(bytes_per_second) {}
 
@@ -47,14 +47,11 @@ class GrpcReplicationService final : public v1::Replication::Service {
   grpc::Status HashBlocks(
       grpc::ServerContext* context, const v1::HashBlocksRequest* request,
       grpc::ServerWriter<v1::HashBlocksResponse>* writer) override;
+  grpc::Status ChangedSince(
+      grpc::ServerContext* context, const v1::ChangedSinceRequest* request,
+      grpc::ServerWriter<v1::ChangedSinceResponse>* writer) override;
 
  private:
-  struct Caller {
-    std::string peer;
-    Replica* replica = nullptr;
-  };
-  absl::StatusOr<Caller> Authorize(const grpc::ServerContext& context,
-                                   const std::string& volume) const;
   absl::StatusOr<SessionGrant> Open(const grpc::ServerContext& context,
                                     const v1::OpenSessionRequest& message);
   absl::StatusOr<SegmentAck> Receive(
@@ -65,10 +62,13 @@ class GrpcReplicationService final : public v1::Replication::Service {
   absl::Status Hash(grpc::ServerContext& context,
                     const v1::HashBlocksRequest& message,
                     grpc::ServerWriter<v1::HashBlocksResponse>& writer);
+  absl::Status TellChanges(
+      grpc::ServerContext& context, const v1::ChangedSinceRequest& message,
+      grpc::ServerWriter<v1::ChangedSinceResponse>& writer);
   void WaitForTurn(uint64_t bytes);
 
-  const SessionRegistry* const registry_;
-  const PeerPolicy* const policy_;
+  const GrpcGate* const gate_;
+  Tickets* const tickets_;
   wire::CallWatchdog watchdog_;
   Mutex mutex_;
   RateLimiter limiter_ ABSL_GUARDED_BY(mutex_);

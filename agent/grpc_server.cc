@@ -15,9 +15,11 @@
 #include <thread>
 
 #include "agent/grpc_agent_service.h"
+#include "agent/grpc_gate.h"
 #include "agent/grpc_replication_service.h"
 #include "agent/peer_policy.h"
 #include "agent/session_registry.h"
+#include "agent/tickets.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
@@ -76,11 +78,12 @@ absl::Status Serve(const AgentConfig& config) {
   SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<SessionRegistry> registry,
                             SessionRegistry::Create(config));
   const PeerPolicy policy(config.clients);
+  Tickets tickets;
+  const GrpcGate gate(registry.get(), &policy, &tickets, node);
   GrpcReplicationService replication(
-      registry.get(), &policy, std::chrono::seconds(config.timeout_seconds),
+      &gate, &tickets, std::chrono::seconds(config.timeout_seconds),
       config.bytes_per_second);
-  GrpcAgentService agent(config.name.empty() ? node : config.name,
-                         registry.get(), &policy);
+  GrpcAgentService agent(&config, node, registry.get(), &gate, &tickets);
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "agent/config.h"
+#include "agent/grpc_promote.h"
 #include "agent/grpc_server.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -57,6 +58,12 @@ int main(int argc, char** argv) {
   app.add_subcommand("serve", "Run the service (the default)");
   const CLI::App* check = app.add_subcommand(
       "check-config", "Check the configuration file and the certificates");
+  CLI::App* promote = app.add_subcommand(
+      "promote",
+      "Have a replica written to here: it receives nothing until a revert has "
+      "brought its state back");
+  std::string volume;
+  promote->add_option("volume", volume, "Its name or path")->required();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -64,5 +71,11 @@ int main(int argc, char** argv) {
   }
   const auto config = snapsync::ReadAgentConfig(path);
   if (!config.ok()) return Fail(config.status());
+  if (promote->parsed()) {
+    const absl::Status status = snapsync::PromoteVolume(*config, volume);
+    if (!status.ok()) return Fail(status);
+    std::cout << volume << " is promoted: it may be written to here.\n";
+    return 0;
+  }
   return check->parsed() ? RunCheckConfig(path, *config) : RunServe(*config);
 }

@@ -18,6 +18,12 @@ bool Matches(const std::string& pattern, const std::string& volume) {
 
 }  // namespace
 
+bool PeerPolicy::Knows(const std::string& peer) const {
+  return std::any_of(
+      clients_.begin(), clients_.end(),
+      [&](const ClientConfig& client) { return client.name == peer; });
+}
+
 absl::Status PeerPolicy::Check(const std::string& peer,
                                const std::string& right,
                                const std::string& volume) const {

@@ -25,6 +25,8 @@ class PeerPolicy {
   // OK, or kPermission.
   absl::Status Check(const std::string& peer, const std::string& right,
                      const std::string& volume) const;
+  // There is an entry for `peer`, whatever it allows.
+  bool Knows(const std::string& peer) const;
 
  private:
   const std::vector<ClientConfig> clients_;

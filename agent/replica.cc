@@ -54,6 +54,14 @@ absl::Status Replica::BeingWritten(const TargetRecord& record) {
                    ", from " + record.session->source + "); try again later");
 }
 
+absl::Status Replica::CheckReceives(const TargetRecord& record) const {
+  if (!record.promoted) return absl::OkStatus();
+  return Error(Reason::kTargetUnsuitable,
+               "volume " + options_.volume +
+                   " was promoted: it is written to here, and receives nothing "
+                   "until a revert has brought its state to the other side");
+}
+
 void Replica::DropLive() {
   if (live_ == nullptr) return;
   live_->Fence();
@@ -79,6 +87,7 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
       return grant;
     }
   }
+  SNAPSYNC_RETURN_IF_ERROR(CheckReceives(record));
   const bool resumes =
       record.session.has_value() && SamePlan(request, *record.session);
   if (live_ != nullptr && live_->active() && (!resumes || live_peer_ != peer)) {
@@ -110,105 +119,6 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
   SNAPSYNC_RETURN_IF_ERROR(EndSession(record));
   record.identity = facts.identity;
   return Begin(request, peer, std::move(record));
-}
-
-absl::Status Replica::EndHashing(const std::string& peer) {
-  const std::shared_ptr<Hasher> hasher = hashing_.lock();
-  if (hasher == nullptr) return absl::OkStatus();
-  if (hashing_peer_ != peer) {
-    return Error(Reason::kBusy, "volume " + options_.volume +
-                                    " is being compared by " + hashing_peer_ +
-                                    "; try again later");
-  }
-  hasher->Fence();
-  hashing_.reset();
-  return absl::OkStatus();
-}
-
-absl::StatusOr<HashStart> Replica::StartHash(const HashRequest& request,
-                                             const std::string& peer) {
-  MutexLock lock(&mutex_);
-  SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
-  if (record.state == TargetState::kCommitting) {
-    SNAPSYNC_RETURN_IF_ERROR(FinishCommit(record).status());
-    SNAPSYNC_ASSIGN_OR_RETURN(record, LoadRecord());
-  }
-  if (live_ != nullptr && live_->active()) return BeingWritten(record);
-  SNAPSYNC_RETURN_IF_ERROR(EndHashing(peer));
-  SNAPSYNC_ASSIGN_OR_RETURN(const TargetFacts facts, target_->Inspect());
-  if (record.state == TargetState::kTorn && record.identity == facts.identity) {
-    return Error(Reason::kBaseMismatch,
-                 "volume " + options_.volume + ": torn between generation " +
-                     Short(record.generation) + " and " +
-                     Short(record.session->generation) +
-                     "; resume that session, or a full sync heals it");
-  }
-  // As if a plan were opened that starts at what the record says, or, with the
-  // operator's consent, anywhere.
-  SessionRequest probe;
-  probe.replication = request.replication;
-  probe.base = record.generation;
-  probe.generation = Id128::Random();
-  probe.source_size = request.source_size;
-  probe.covers_all = true;
-  probe.allow_overwrite = request.allow_overwrite;
-  const absl::Status held = CheckOpen(probe, facts, record);
-  if (!held.ok() &&
-      (ReasonOf(held) != Reason::kBaseMismatch || !request.allow_overwrite)) {
-    return held;
-  }
-  HashStart start;
-  if (held.ok() && !record.generation.none() &&
-      record.replication == request.replication) {
-    start.generation = record.generation;
-  } else if (facts.blank) {
-    return Error(Reason::kBaseMismatch,
-                 "volume " + options_.volume +
-                     ": is blank; there is nothing to compare with");
-  } else if (!request.dry_run) {
-    SNAPSYNC_ASSIGN_OR_RETURN(start.generation,
-                              Adopt(request, peer, facts, std::move(record)));
-  }
-  SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<BlockReader> reader,
-                            target_->OpenReader());
-  start.hasher = std::make_shared<Hasher>(
-      std::move(reader), request.source_size, options_.read_ahead);
-  hashing_ = start.hasher;
-  hashing_peer_ = peer;
-  return start;
-}
-
-absl::StatusOr<Id128> Replica::Adopt(const HashRequest& request,
-                                     const std::string& peer,
-                                     const TargetFacts& facts,
-                                     TargetRecord record) {
-  Log(Severity::kInfo, "volume " + options_.volume +
-                           ": what it holds becomes a generation of "
-                           "replication \"" +
-                           request.replication + "\"");
-  DropLive();
-  SNAPSYNC_RETURN_IF_ERROR(EndSession(record));
-  record.identity = facts.identity;
-  SessionRecord session;
-  session.id = Id128::Random();
-  session.generation = Id128::Random();
-  session.replication = request.replication;
-  session.source = request.source;
-  session.owner = peer;
-  session.source_size = facts.size;
-  record.session = std::move(session);
-  // Nothing is written to a target in place: it is never torn by this.
-  if (!target_->in_place()) {
-    record.state = TargetState::kFilling;
-    SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
-  }
-  SNAPSYNC_ASSIGN_OR_RETURN(record.session->stage,
-                            target_->CreateStage(facts.size, true));
-  record.state = TargetState::kCommitting;
-  SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
-  SNAPSYNC_ASSIGN_OR_RETURN(const Receipt receipt,
-                            FinishCommit(std::move(record)));
-  return receipt.generation;
 }
 
 absl::Status Replica::CheckOpen(const SessionRequest& request,
@@ -377,7 +287,7 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
   // A full session covers everything: what the target held does not matter.
   const std::string base_seal = session.base.none() ? "" : record.seal;
   absl::StatusOr<std::string> seal =
-      target_->Commit(session.stage, number, base_seal);
+      target_->Commit(session.stage, number, session.generation, base_seal);
   if (!seal.ok()) {
     if (ReasonOf(seal.status()) == Reason::kBaseMismatch) {
       // Somebody wrote to the target in the meantime, or the stage is gone, or
@@ -437,6 +347,13 @@ absl::StatusOr<VolumeState> Replica::Describe() {
   state.replication = record.replication;
   state.generation = record.generation;
   state.number = record.number;
+  state.promoted = record.promoted;
+  for (const GenerationRecord& generation : record.generations) {
+    state.generations.push_back(
+        {generation.generation, generation.number, generation.source_size,
+         generation.committed_unix_seconds,
+         target_->GenerationPath(generation.number).ok()});
+  }
   const absl::StatusOr<TargetFacts> facts = target_->Inspect();
   if (facts.ok()) {
     state.size = facts->size;

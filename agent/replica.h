@@ -44,6 +44,13 @@ struct HashStart {
   std::shared_ptr<Hasher> hasher;
 };
 
+// A generation to be sent elsewhere.
+struct SendSource {
+  std::string path;  // of its snapshot
+  uint64_t number = 0;
+  bool from_promoted = false;  // what a promoted volume holds now
+};
+
 class Replica {
  public:
   // `store` must outlive it.
@@ -73,6 +80,25 @@ class Replica {
   absl::StatusOr<HashStart> StartHash(const HashRequest& request,
                                       const std::string& peer);
 
+  // What the target changed since the newest candidate of which it has a
+  // snapshot. What it holds becomes a generation first, as for StartHash(), and
+  // with the same errors; kBaseMismatch also when nothing is in common, or a
+  // guard refuses (docs/delta.md).
+  absl::StatusOr<Changes> ChangedSince(const ChangesRequest& request,
+                                       const std::string& peer);
+
+  // What a sender reads to send generation `number` (0: what the volume holds
+  // now) elsewhere: its snapshot. kTargetUnsuitable when there is none;
+  // kBaseMismatch when it was written to without having been promoted. What a
+  // promoted volume holds becomes a generation first, but not in a dry run.
+  absl::StatusOr<SendSource> PrepareSend(uint64_t number, bool dry_run);
+
+  // From now on the volume is written to here, and receives nothing.
+  absl::Status Promote();
+  // It receives again. kBaseMismatch when it was written to since its newest
+  // generation: that would be lost.
+  absl::Status EndPromotion();
+
   // The session that `id` was granted for, as long as no later Open() made it
   // void.
   absl::StatusOr<std::shared_ptr<Session>> Find(const Id128& id,
@@ -99,9 +125,14 @@ class Replica {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<SessionGrant> Resume(const TargetRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<Id128> Adopt(const HashRequest& request,
-                              const std::string& peer, const TargetFacts& facts,
-                              TargetRecord record)
+  // The generation that is compared: made of what the target holds, if that
+  // is none and the request allows it; none: only in a dry run.
+  absl::StatusOr<Id128> BeginComparing(const HashRequest& request,
+                                       const std::string& peer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Receipt> Adopt(const HashRequest& request,
+                                const std::string& peer,
+                                const TargetFacts& facts, TargetRecord record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status EndHashing(const std::string& peer)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -109,6 +140,7 @@ class Replica {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Receipt> FinishCommit(TargetRecord record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckReceives(const TargetRecord& record) const;
   absl::Status BeingWritten(const TargetRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropLive() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

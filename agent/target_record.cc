@@ -105,6 +105,7 @@ std::string EncodeTargetRecord(const TargetRecord& record) {
                {"number", record.number},
                {"seal", record.seal},
                {"generations", Json::array()}};
+  if (record.promoted) json["promoted"] = true;
   if (record.session) json["session"] = ToJson(*record.session);
   for (const GenerationRecord& generation : record.generations) {
     json["generations"].push_back(ToJson(generation));
@@ -127,6 +128,7 @@ absl::StatusOr<TargetRecord> DecodeTargetRecord(const std::string& path,
     record.generation = IdOf(json.at("generation"));
     record.number = json.at("number").get<uint64_t>();
     record.seal = json.at("seal").get<std::string>();
+    record.promoted = json.value("promoted", false);
     if (json.contains("session")) record.session = SessionOf(json["session"]);
     for (const Json& item : json.at("generations")) {
       record.generations.push_back({IdOf(item.at("generation")),

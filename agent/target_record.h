@@ -66,6 +66,8 @@ struct TargetRecord {
   Id128 generation;
   uint64_t number = 0;
   std::string seal;
+  // Written to by this host's own users: receives nothing.
+  bool promoted = false;
   std::optional<SessionRecord> session;
   std::vector<GenerationRecord> generations;
 };

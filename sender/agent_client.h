@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/error.h"
 #include "common/transfer/chunk.h"
 #include "common/transfer/session_protocol.h"
 
@@ -57,6 +58,13 @@ class AgentClient {
   // this is (see HashRequest).
   virtual absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
                                            const HashSink& sink) = 0;
+  // What the volume changed since a generation that both sides hold.
+  // kBaseMismatch when there is none.
+  virtual absl::StatusOr<Changes> ChangedSince(
+      const ChangesRequest& /*request*/) {
+    return Error(Reason::kBaseMismatch,
+                 "the target has no metadata that tells what it changed");
+  }
   // Ends all calls under way, and all later ones, with kConnection.
   // Thread-safe.
   virtual void Cancel() = 0;

@@ -28,8 +28,10 @@ constexpr std::chrono::seconds kConnectPatience{5};
 
 // A call of ours: gRPC's context under the watchdog.
 struct WatchedCall {
-  explicit WatchedCall(CallWatchdog* watchdog)
-      : watch(watchdog, [this] { context.TryCancel(); }) {}
+  WatchedCall(CallWatchdog* watchdog, const std::string& ticket)
+      : watch(watchdog, [this] { context.TryCancel(); }) {
+    if (!ticket.empty()) context.AddMetadata(kTicketHeader, ticket);
+  }
   grpc::ClientContext context;
   CallWatchdog::Call watch;
 };
@@ -46,8 +48,10 @@ absl::Status StatusOf(const WatchedCall& call, const grpc::Status& status) {
 class GrpcSegmentStream final : public SegmentStream {
  public:
   GrpcSegmentStream(v1::Replication::Stub& stub, CallWatchdog* watchdog,
-                    const std::string& volume, const Id128& session)
-      : call_(watchdog), writer_(stub.Push(&call_.context, &response_)) {
+                    const std::string& ticket, const std::string& volume,
+                    const Id128& session)
+      : call_(watchdog, ticket),
+        writer_(stub.Push(&call_.context, &response_)) {
     // Only the first message says where the segment belongs.
     message_.set_volume(volume);
     message_.set_session(session.bytes.data(), session.bytes.size());
@@ -100,7 +104,7 @@ class GrpcAgentClient final : public AgentClient {
     v1::ListVolumesRequest request;
     request.set_name(volume);
     v1::ListVolumesResponse response;
-    WatchedCall call(&watchdog_);
+    WatchedCall call(&watchdog_, options_.ticket);
     SNAPSYNC_RETURN_IF_ERROR(Explain(StatusOf(
         call, agent_->ListVolumes(&call.context, request, &response))));
     if (response.volumes_size() != 1) {
@@ -115,7 +119,7 @@ class GrpcAgentClient final : public AgentClient {
       const SessionRequest& request) override {
     Connect();
     v1::OpenSessionResponse response;
-    WatchedCall call(&watchdog_);
+    WatchedCall call(&watchdog_, options_.ticket);
     SNAPSYNC_RETURN_IF_ERROR(Explain(
         StatusOf(call, replication_->OpenSession(
                            &call.context, wire::ToProto(request), &response))));
@@ -125,13 +129,13 @@ class GrpcAgentClient final : public AgentClient {
   absl::StatusOr<std::unique_ptr<SegmentStream>> StartSegment(
       const std::string& volume, const Id128& session,
       uint64_t /*first*/) override {
-    return std::make_unique<GrpcSegmentStream>(*replication_, &watchdog_,
-                                               volume, session);
+    return std::make_unique<GrpcSegmentStream>(
+        *replication_, &watchdog_, options_.ticket, volume, session);
   }
 
   absl::StatusOr<Receipt> CommitSession(const CommitRequest& request) override {
     v1::CommitSessionResponse response;
-    WatchedCall call(&watchdog_);
+    WatchedCall call(&watchdog_, options_.ticket);
     SNAPSYNC_RETURN_IF_ERROR(
         StatusOf(call, replication_->CommitSession(
                            &call.context, wire::ToProto(request), &response)));
@@ -142,7 +146,7 @@ class GrpcAgentClient final : public AgentClient {
                                    const HashSink& sink) override {
     Connect();
     v1::HashBlocksResponse response;
-    WatchedCall call(&watchdog_);
+    WatchedCall call(&watchdog_, options_.ticket);
     const auto reader =
         replication_->HashBlocks(&call.context, wire::ToProto(request));
     std::optional<Id128> generation;
@@ -163,6 +167,28 @@ class GrpcAgentClient final : public AgentClient {
       return Error(Reason::kOther, "the agent answered without a generation");
     }
     return *generation;
+  }
+
+  absl::StatusOr<Changes> ChangedSince(const ChangesRequest& request) override {
+    Connect();
+    v1::ChangedSinceResponse response;
+    WatchedCall call(&watchdog_, options_.ticket);
+    const auto reader =
+        replication_->ChangedSince(&call.context, wire::ToProto(request));
+    Changes changes;
+    absl::Status taken;
+    while (taken.ok() && reader->Read(&response)) {
+      call.watch.Moved();
+      taken = wire::Append(response, changes);
+    }
+    if (!taken.ok()) call.context.TryCancel();
+    const grpc::Status status = reader->Finish();
+    if (!taken.ok()) return taken;
+    SNAPSYNC_RETURN_IF_ERROR(Explain(StatusOf(call, status)));
+    if (changes.generation.none()) {
+      return Error(Reason::kOther, "the agent answered without a generation");
+    }
+    return changes;
   }
 
   void Cancel() override { watchdog_.CancelAll(); }
@@ -207,7 +233,7 @@ class GrpcAgentClient final : public AgentClient {
 
 }  // namespace
 
-std::unique_ptr<AgentClient> MakeGrpcAgentClient(
+std::shared_ptr<grpc::Channel> MakeAgentChannel(
     const GrpcAgentOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
@@ -221,12 +247,19 @@ std::unique_ptr<AgentClient> MakeGrpcAgentClient(
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 20000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5000);
+  if (!options.server_name.empty()) {
+    arguments.SetString(GRPC_SSL_TARGET_NAME_OVERRIDE_ARG, options.server_name);
+  }
   const bool is_ipv6 = options.host.find(':') != std::string::npos;
   const std::string host = is_ipv6 ? "[" + options.host + "]" : options.host;
-  return std::make_unique<GrpcAgentClient>(
-      options, grpc::CreateCustomChannel(
-                   host + ":" + std::to_string(options.port),
-                   wire::MakeChannelCredentials(options.files), arguments));
+  return grpc::CreateCustomChannel(host + ":" + std::to_string(options.port),
+                                   wire::MakeChannelCredentials(options.files),
+                                   arguments);
+}
+
+std::unique_ptr<AgentClient> MakeGrpcAgentClient(
+    const GrpcAgentOptions& options) {
+  return std::make_unique<GrpcAgentClient>(options, MakeAgentChannel(options));
 }
 
 }  // namespace snapsync

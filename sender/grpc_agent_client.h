@@ -6,6 +6,8 @@
 #ifndef SNAPSYNC_SENDER_GRPC_AGENT_CLIENT_H_
 #define SNAPSYNC_SENDER_GRPC_AGENT_CLIENT_H_
 
+#include <grpcpp/channel.h>
+
 #include <chrono>
 #include <memory>
 #include <string>
@@ -20,7 +22,13 @@ struct GrpcAgentOptions {
   int port = 0;
   wire::TlsFiles files;             // checked by the caller
   std::chrono::seconds timeout{0};  // without progress; 0: never
+  std::string ticket;               // shown with each call; empty: none
+  std::string server_name;  // in the agent's certificate; empty: the host
 };
+
+// Connects with the first call.
+std::shared_ptr<grpc::Channel> MakeAgentChannel(
+    const GrpcAgentOptions& options);
 
 // Connects with the first call.
 std::unique_ptr<AgentClient> MakeGrpcAgentClient(

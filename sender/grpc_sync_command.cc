@@ -106,10 +106,12 @@ absl::Status Run(SyncCommand& command, const sigset_t& signals,
   return status;
 }
 
-void PrintJson(const SyncResult& result, int exit_code,
-               const std::string& error) {
+}  // namespace
+
+void PrintSyncJson(const std::string& command, const SyncResult& result,
+                   int exit_code, const std::string& error) {
   nlohmann::ordered_json json = {
-      {"schema", "snapsync.sync/1"},
+      {"schema", "snapsync." + command + "/1"},
       {"result", result.result},
       {"exit_code", exit_code},
       {"method", result.method},
@@ -131,11 +133,11 @@ void PrintJson(const SyncResult& result, int exit_code,
             << "\n";
 }
 
-void PrintText(const SyncCommand& command, const SyncResult& result) {
+void PrintSyncText(const std::string& volume, const SyncResult& result) {
   const std::string generation = result.generation.ToString().substr(0, 8);
   if (result.result == "unchanged") {
-    std::cout << "Nothing changed: " << command.sync.volume
-              << " holds generation " << generation << " still.\n";
+    std::cout << "Nothing changed: " << volume << " holds generation "
+              << generation << " still.\n";
     return;
   }
   const bool dry_run = result.result == "dry-run";
@@ -145,12 +147,10 @@ void PrintText(const SyncCommand& command, const SyncResult& result) {
             << FormatBytes(result.zero_bytes) << " were zero, "
             << FormatBytes(result.gone_bytes) << " gone.\n";
   if (dry_run) return;
-  std::cout << command.sync.volume << " holds generation " << generation
-            << " (number " << result.number << "), after "
-            << FormatSeconds(result.seconds) << ".\n";
+  std::cout << volume << " holds generation " << generation << " (number "
+            << result.number << "), after " << FormatSeconds(result.seconds)
+            << ".\n";
 }
-
-}  // namespace
 
 int RunSyncCommand(SyncCommand command) {
   // Blocked before any thread exists: only the waiting thread gets them.
@@ -184,9 +184,9 @@ int RunSyncCommand(SyncCommand command) {
     Log(Severity::kWarning, warning);
   }
   if (command.json) {
-    PrintJson(result, exit_code, error);
+    PrintSyncJson("sync", result, exit_code, error);
   } else if (status.ok()) {
-    PrintText(command, result);
+    PrintSyncText(command.sync.volume, result);
   }
   return exit_code;
 }

@@ -13,6 +13,11 @@ namespace snapsync {
 // SIGTERM end the sync in an orderly way, to be resumed.
 int RunSyncCommand(SyncCommand command);
 
+// The result on stdout, of schema "snapsync.COMMAND/1".
+void PrintSyncJson(const std::string& command, const SyncResult& result,
+                   int exit_code, const std::string& error);
+void PrintSyncText(const std::string& volume, const SyncResult& result);
+
 }  // namespace snapsync
 
 #endif  // SNAPSYNC_SENDER_GRPC_SYNC_COMMAND_H_

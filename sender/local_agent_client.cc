@@ -161,6 +161,11 @@ class LocalAgentClient final : public AgentClient {
     }
   }
 
+  absl::StatusOr<Changes> ChangedSince(const ChangesRequest& request) override {
+    SNAPSYNC_RETURN_IF_ERROR(CheckNotCancelled());
+    return replica_->ChangedSince(request, kPeer);
+  }
+
   void Cancel() override { cancelled_ = true; }
 
  private:

@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "sender/delta_command.h"
+#include "sender/grpc_revert_command.h"
 #include "sender/grpc_sync_command.h"
 #include "sender/options.h"
 
@@ -29,6 +30,9 @@ int main(int argc, char** argv) {
   }
   if (auto* sync = std::get_if<snapsync::SyncCommand>(&*command)) {
     return snapsync::RunSyncCommand(std::move(*sync));
+  }
+  if (const auto* revert = std::get_if<snapsync::RevertCommand>(&*command)) {
+    return snapsync::RunRevertCommand(*revert);
   }
   const absl::Status status = snapsync::RunDelta(
       std::get<snapsync::DeltaOptions>(*command), std::cout, std::cerr);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <sstream>
 
+#include "absl/strings/numbers.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
@@ -19,6 +20,7 @@ constexpr uint64_t kLowestLimit = 64 * kKiB;
 constexpr char kDefaultConfig[] = "/etc/snapsync/send.toml";
 constexpr char kDefaultOldConfig[] = "/etc/snapsync/snapsync.cfg";
 constexpr int kSshPort = 22;
+constexpr size_t kLongestReplication = 128;
 
 // Flags as they were given; what is missing comes from the configuration.
 struct Flags {
@@ -54,6 +56,9 @@ struct Flags {
   std::string base_id;
   std::string size;
   bool metadata_snapshot = false;
+
+  std::optional<int> source_port;
+  bool list = false;
 };
 
 void AddCommonFlags(CLI::App& app, Flags& flags) {
@@ -113,6 +118,23 @@ void AddSyncFlags(CLI::App& app, Flags& flags) {
       ->check(CLI::IsMember({"auto", "metadata", "hash", "full"}));
   app.add_flag("-n,--dry-run", flags.dry_run,
                "Say what would be sent; write nothing");
+}
+
+void AddRevertFlags(CLI::App& app, Flags& flags) {
+  app.get_option("--dst")->required(false);
+  app.get_option("--uuid")->required(false);
+  app.get_option("--src")->description(
+      "HOST:VOLUME[@GENERATION]: whose state is taken");
+  app.get_option("--dst")->description("HOST:VOLUME: what is brought back");
+  app.add_option("--src-port", flags.source_port,
+                 "The port of the agent at --src, if not --port")
+      ->check(CLI::Range(1, 65535));
+  app.add_flag("--list", flags.list, "Show what can be gone back to");
+}
+
+bool IsRemote(const std::string& text) {
+  const auto parsed = ParseDestination(text);
+  return parsed.ok() && !parsed->local();
 }
 
 // The roles of the tool before this one; not in the help.
@@ -176,26 +198,26 @@ absl::StatusOr<SenderConfig> MergeConfig(const Flags& flags) {
 }
 
 // What the old tool's lines mean beside our flags.
-absl::Status ApplyOldRole(Flags& flags, SyncCommand& command) {
+absl::Status ApplyOldRole(Flags& flags, SenderConfig& config,
+                          std::vector<std::string>& warnings) {
   if (flags.port == kSshPort) {
     flags.port.reset();
-    command.warnings.push_back(
+    warnings.push_back(
         "--port 22 is ssh's port: the agent's default port is taken");
   }
-  SNAPSYNC_ASSIGN_OR_RETURN(command.config, MergeConfig(flags));
+  SNAPSYNC_ASSIGN_OR_RETURN(config, MergeConfig(flags));
   if (flags.old_config || ::access(kDefaultOldConfig, R_OK) == 0) {
-    SNAPSYNC_RETURN_IF_ERROR(ReadOldConfig(
-        flags.old_config.value_or(kDefaultOldConfig), command.config));
+    SNAPSYNC_RETURN_IF_ERROR(
+        ReadOldConfig(flags.old_config.value_or(kDefaultOldConfig), config));
   }
   return absl::OkStatus();
 }
 
 // user@: the certificate USER.crt beside the one of the configuration, if there
 // is one.
-void ChooseIdentity(SyncCommand& command) {
-  const std::string& user = command.destination.user;
+void ChooseIdentity(const std::string& user, SenderConfig& config,
+                    std::vector<std::string>& warnings) {
   if (user.empty()) return;
-  SenderConfig& config = command.config;
   const size_t slash = config.tls_certificate.rfind('/');
   const std::string directory =
       slash == std::string::npos ? ""
@@ -209,22 +231,90 @@ void ChooseIdentity(SyncCommand& command) {
     config.tls_key = key;
     return;
   }
-  command.warnings.push_back("there is no certificate " + certificate +
-                             " with its key: " + user +
-                             "@ is ignored, this node's own is shown");
+  warnings.push_back("there is no certificate " + certificate +
+                     " with its key: " + user +
+                     "@ is ignored, this node's own is shown");
+}
+
+// "VOLUME@7", "VOLUME@g7" or "VOLUME@" and 32 hex digits.
+absl::Status TakeGeneration(std::string& source, RevertCommand& command) {
+  const size_t at = source.rfind('@');
+  // USER@ stands before the colon.
+  if (at == std::string::npos || source.find(':', at) != std::string::npos) {
+    return absl::OkStatus();
+  }
+  const std::string text = source.substr(at + 1);
+  const std::string digits = text.starts_with("g") ? text.substr(1) : text;
+  if (const auto id = Id128::Parse(text); id && !id->none()) {
+    command.generation = *id;
+  } else if (!absl::SimpleAtoi(digits, &command.number) ||
+             command.number == 0) {
+    return Error(Reason::kUsage,
+                 "--src …@" + text +
+                     ": neither the number nor the name of a generation; "
+                     "revert --list shows what there is");
+  }
+  source.resize(at);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Command> MakeRevert(Flags flags) {
+  RevertCommand command;
+  if (flags.old_role) {
+    SNAPSYNC_RETURN_IF_ERROR(
+        ApplyOldRole(flags, command.config, command.warnings));
+    // The old tool did not ask.
+    flags.yes = true;
+  } else {
+    SNAPSYNC_ASSIGN_OR_RETURN(command.config, MergeConfig(flags));
+  }
+  SNAPSYNC_RETURN_IF_ERROR(TakeGeneration(flags.source, command));
+  SNAPSYNC_ASSIGN_OR_RETURN(command.source, ParseDestination(flags.source));
+  if (flags.list && flags.destination.empty()) {
+    flags.destination = flags.source;
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(command.target,
+                            ParseDestination(flags.destination));
+  if (command.source.local() || command.target.local()) {
+    return Error(Reason::kUsage,
+                 "revert needs HOST:VOLUME for --src and for --dst: the agents "
+                 "at both do the work");
+  }
+  if (!flags.list && (flags.replication.empty() ||
+                      flags.replication.size() > kLongestReplication)) {
+    return Error(Reason::kUsage, "--uuid must have 1 to 128 characters");
+  }
+  if (!flags.list && !flags.yes && !flags.dry_run) {
+    return Error(Reason::kUsage,
+                 "revert makes " + flags.destination + " what " + flags.source +
+                     " is; what it holds now stays as a generation. Say --yes "
+                     "to do it, --dry-run to see what would be sent");
+  }
+  command.source_port = flags.source_port.value_or(command.config.port);
+  command.replication = flags.replication;
+  command.method = flags.method;
+  command.allow_full = flags.allow_full;
+  command.yes = flags.yes;
+  command.dry_run = flags.dry_run;
+  command.list = flags.list;
+  command.json = flags.json;
+  ChooseIdentity(command.target.user, command.config, command.warnings);
+  return command;
 }
 
 absl::StatusOr<Command> MakeSync(Flags flags) {
   SyncCommand command;
   if (flags.old_role) {
-    SNAPSYNC_RETURN_IF_ERROR(ApplyOldRole(flags, command));
+    SNAPSYNC_RETURN_IF_ERROR(
+        ApplyOldRole(flags, command.config, command.warnings));
   } else {
     SNAPSYNC_ASSIGN_OR_RETURN(command.config, MergeConfig(flags));
   }
   SNAPSYNC_ASSIGN_OR_RETURN(command.destination,
                             ParseDestination(flags.destination));
-  ChooseIdentity(command);
-  if (flags.replication.empty() || flags.replication.size() > 128) {
+  ChooseIdentity(command.destination.user, command.config, command.warnings);
+  if (flags.replication.empty() ||
+      flags.replication.size() > kLongestReplication) {
     return Error(Reason::kUsage, "--uuid must have 1 to 128 characters");
   }
   if (flags.encrypts && command.destination.local()) {
@@ -297,6 +387,11 @@ absl::StatusOr<Command> ParseCommandLine(int argc, const char* const* argv) {
       "sync", "Bring a snapshot to a volume of an agent, or to a local target");
   AddCommonFlags(*sync_app, flags);
   AddSyncFlags(*sync_app, flags);
+  CLI::App* revert_app = app.add_subcommand(
+      "revert", "Bring a volume back to what its replica holds or held");
+  AddCommonFlags(*revert_app, flags);
+  AddSyncFlags(*revert_app, flags);
+  AddRevertFlags(*revert_app, flags);
   CLI::App* delta_app = app.add_subcommand(
       "delta", "Print what changed between two thin devices of a pool");
   AddCommonFlags(*delta_app, flags);
@@ -326,6 +421,11 @@ absl::StatusOr<Command> ParseCommandLine(int argc, const char* const* argv) {
   flags.old_role = master_app->parsed();
   flags.encrypts =
       (flags.old_role ? master_app : sync_app)->count("--encrypt") > 0;
+  // Both ends remote: the old tool's revert program.
+  if (revert_app->parsed() || (flags.old_role && IsRemote(flags.source) &&
+                               IsRemote(flags.destination))) {
+    return MakeRevert(flags);
+  }
   return MakeSync(flags);
 }
 

@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "absl/status/statusor.h"
+#include "common/base/id128.h"
 #include "sender/config.h"
 #include "sender/delta_command.h"
 #include "sender/destination.h"
@@ -25,8 +26,28 @@ struct SyncCommand {
   std::vector<std::string> warnings;  // about the command line
 };
 
+// Bring a volume back: the agent at the source sends to the agent at the
+// target.
+struct RevertCommand {
+  SenderConfig config;
+  Destination source;
+  Destination target;
+  int source_port = 0;
+  uint64_t number = 0;  // generation; 0, and no `generation`: what is there now
+  Id128 generation;
+  std::string replication;
+  std::string method = "auto";
+  bool allow_full = false;
+  bool yes = false;
+  bool dry_run = false;
+  bool list = false;
+  bool json = false;
+  std::vector<std::string> warnings;
+};
+
 // What to do; a text: print it and exit with 0 (--help, --version).
-using Command = std::variant<SyncCommand, DeltaOptions, std::string>;
+using Command =
+    std::variant<SyncCommand, RevertCommand, DeltaOptions, std::string>;
 
 // kUsage for a bad command line, kConfiguration for a bad file.
 absl::StatusOr<Command> ParseCommandLine(int argc, const char* const* argv);

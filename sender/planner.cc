@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sender/planner.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "sender/hash_delta.h"
@@ -81,10 +84,19 @@ absl::StatusOr<PlannedSync> Planner::PlanReplica(const ReplicationState& state,
                                                  const VolumeState& target) {
   std::string why = "--method " + options_.method;
   if (Allowed(kMetadata)) {
+    if (source_.has_metadata() && source_.HoldsYounger(target.generation)) {
+      absl::StatusOr<PlannedSync> younger =
+          BothSides("the volume was brought back since the last sync");
+      if (!IsMismatch(younger.status())) return younger;
+    }
     absl::StatusOr<PlannedSync> delta = Metadata(state, target);
     if (!IsMismatch(delta.status())) return delta;
-    if (Forced(kMetadata)) return Annotate(delta.status(), why);
-    why = std::string(MessageOf(delta.status()));
+    const absl::Status refused = delta.status();
+    delta = BothSides(std::string(MessageOf(refused)));
+    if (!IsMismatch(delta.status())) return delta;
+    if (Forced(kMetadata)) return Annotate(refused, why);
+    why = std::string(MessageOf(refused)) + "; " +
+          std::string(MessageOf(delta.status()));
   }
   if (options_.overwrite) return Overwrite(target, why);
   if (Forced(kFull)) {
@@ -98,11 +110,15 @@ absl::StatusOr<PlannedSync> Planner::PlanReplica(const ReplicationState& state,
 
 absl::StatusOr<PlannedSync> Planner::Overwrite(const VolumeState& target,
                                                const std::string& why) {
+  const bool full = Forced(kFull) || target.blank || options_.allow_full;
+  if (!full && Allowed(kMetadata)) {
+    absl::StatusOr<PlannedSync> delta = BothSides(why);
+    if (!IsMismatch(delta.status()) || Forced(kMetadata)) return delta;
+  }
   if (Forced(kMetadata)) {
     return Error(Reason::kBaseMismatch,
                  "--method metadata: volume " + target.name + ": " + why);
   }
-  const bool full = Forced(kFull) || target.blank || options_.allow_full;
   return full && !Forced(kHash) ? Full(false, why) : Hash(why);
 }
 
@@ -117,7 +133,7 @@ absl::StatusOr<PlannedSync> Planner::PlanAgain(const ReplicationState& state) {
   if (pending.base.none()) {
     return Full(!pending.covers_all, "first sync, continued");
   }
-  if (pending.method == kHash) {
+  if (pending.kept_plan) {
     SNAPSYNC_ASSIGN_OR_RETURN(SavedPlan saved, store_.LoadPlan());
     if (saved.generation != pending.generation || saved.base != pending.base) {
       return Error(Reason::kBaseMismatch,
@@ -126,8 +142,9 @@ absl::StatusOr<PlannedSync> Planner::PlanAgain(const ReplicationState& state) {
     SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned,
                               Mapped("interrupted sync, continued"));
     planned.plan = std::move(saved.plan);
-    planned.method = kHash;
+    planned.method = pending.method;
     planned.base = saved.base;
+    planned.keep = true;
     return planned;
   }
   if (!state.base || state.base->generation != pending.base) {
@@ -164,6 +181,7 @@ absl::StatusOr<PlannedSync> Planner::Metadata(const ReplicationState& state,
                      "the base of " + held + " is still in the pool",
                      target.generation,
                      false,
+                     false,
                      std::move(found.record),
                      std::move(found.warnings)};
 }
@@ -180,6 +198,7 @@ absl::StatusOr<PlannedSync> Planner::Mapped(const std::string& why) const {
         why,
         Id128{},
         false,
+        false,
         std::move(found.record),
         std::move(found.warnings)};
   }
@@ -191,6 +210,7 @@ absl::StatusOr<PlannedSync> Planner::Mapped(const std::string& why) const {
       why,
       Id128{},
       true,
+      false,
       std::nullopt,
       {source_.path() +
        " is not a thin snapshot: its contents must not change meanwhile"}};
@@ -211,13 +231,7 @@ absl::StatusOr<PlannedSync> Planner::Full(bool target_is_blank,
 
 absl::StatusOr<PlannedSync> Planner::Hash(const std::string& why) {
   SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned, Mapped(why));
-  HashRequest request;
-  request.volume = options_.volume;
-  request.replication = options_.replication;
-  request.source = options_.source;
-  request.source_size = planned.plan.source_size();
-  request.allow_overwrite = options_.overwrite;
-  request.dry_run = options_.dry_run;
+  const HashRequest request = RequestOf(planned.plan.source_size());
   options_.notice("comparing " + source_.path() + " with what " +
                   options_.volume + " holds: " + why);
   absl::StatusOr<HashDelta> delta =
@@ -231,6 +245,63 @@ absl::StatusOr<PlannedSync> Planner::Hash(const std::string& why) {
   planned.method = kHash;
   planned.base = delta->base;
   planned.covers_all = false;
+  planned.keep = true;
+  return planned;
+}
+
+HashRequest Planner::RequestOf(uint64_t source_size) const {
+  HashRequest request;
+  request.volume = options_.volume;
+  request.replication = options_.replication;
+  request.source = options_.source;
+  request.source_size = source_size;
+  request.allow_overwrite = options_.overwrite;
+  request.dry_run = options_.dry_run;
+  return request;
+}
+
+absl::StatusOr<PlannedSync> Planner::BothSides(const std::string& why) {
+  const std::vector<HeldGeneration> held = source_.has_metadata()
+                                               ? source_.HeldGenerations()
+                                               : std::vector<HeldGeneration>();
+  if (held.empty()) {
+    return Error(Reason::kBaseMismatch,
+                 "the source's pool has no snapshot of any generation");
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned, Mapped(why));
+  const uint64_t size = planned.plan.source_size();
+  ChangesRequest request;
+  request.target = RequestOf(size);
+  for (const HeldGeneration& one : held) {
+    if (request.candidates.size() == ChangesRequest::kMaxCandidates) break;
+    request.candidates.push_back(one.generation);
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(const Changes theirs, agent_.ChangedSince(request));
+  const auto common =
+      std::find_if(held.begin(), held.end(), [&](const HeldGeneration& one) {
+        return one.generation == theirs.common;
+      });
+  if (common == held.end()) {
+    return Error(Reason::kOther,
+                 "the agent speaks of a generation that it was not asked for");
+  }
+  ExtentList ours;
+  if (!source_.Is(common->snapshot)) {
+    SNAPSYNC_ASSIGN_OR_RETURN(const GuardedDelta delta,
+                              source_.DeltaFrom(source_.RecordOfHeld(*common)));
+    ours = Union(delta.delta.changed, delta.delta.gone);
+  }
+  const ExtentList all = Union(ours, theirs.extents.ClippedTo(size));
+  const ExtentList& mapped = planned.plan.changed();
+  ExtentList changed = Difference(all, mapped.ComplementIn(size));
+  ExtentList gone = Difference(all, mapped);
+  planned.plan = snapsync::Plan(size, std::move(changed), std::move(gone));
+  planned.method = kMetadata;
+  planned.why = "what either side changed since generation " +
+                Short(theirs.common) + ", which both hold (" + why + ")";
+  planned.base = theirs.generation;
+  planned.covers_all = false;
+  planned.keep = true;
   return planned;
 }
 

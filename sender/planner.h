@@ -3,7 +3,10 @@
 // Which blocks to send, and by which method: takes the best one of the ladder
 // whose conditions hold, and says why it had to step down.
 //
-//   metadata  the base is in the pool still and passes all guards: what differs
+//   metadata  the base is in the pool still and passes all guards: what
+//   differs;
+//             or another generation is there that both sides hold: what either
+//             side has changed since
 //   hash      the target holds something: what differs from that, by comparing
 //   full      all that is mapped (of a thick source: all of it)
 //
@@ -35,6 +38,9 @@ struct PlannedSync {
   Id128 base;          // none for full
   // Every byte of the source's size is in the plan.
   bool covers_all = false;
+  // It could not be made again while the target is written: it is to be kept
+  // until the commit.
+  bool keep = false;
   // Of the snapshot, for the next sync; none for a thick source.
   std::optional<BaseRecord> record;
   std::vector<std::string> warnings;
@@ -83,7 +89,10 @@ class Planner {
                                         const std::string& why);
   absl::StatusOr<PlannedSync> Metadata(const ReplicationState& state,
                                        const VolumeState& target);
+  // Since a generation that both sides hold: what either has changed.
+  absl::StatusOr<PlannedSync> BothSides(const std::string& why);
   absl::StatusOr<PlannedSync> Hash(const std::string& why);
+  HashRequest RequestOf(uint64_t source_size) const;
   // `target_is_blank`: what is not mapped reads as zeroes there already; else
   // it is part of the plan.
   absl::StatusOr<PlannedSync> Full(bool target_is_blank,

@@ -85,6 +85,7 @@ ReplicationState StateOf(const Json& json) {
                                  IdOf(pending.at("base")),
                                  pending.at("covers_all").get<bool>(),
                                  pending.value("method", ""),
+                                 pending.value("kept_plan", false),
                                  SnapshotOf(pending.at("snapshot")),
                                  pending.at("identity").get<std::string>()};
   }
@@ -139,6 +140,7 @@ absl::Status ReplicationStore::Save(const ReplicationState& state) const {
                        {"base", state.pending->base.ToString()},
                        {"covers_all", state.pending->covers_all},
                        {"method", state.pending->method},
+                       {"kept_plan", state.pending->kept_plan},
                        {"snapshot", ToJson(state.pending->snapshot)},
                        {"identity", state.pending->identity}};
   }

@@ -6,9 +6,8 @@
 //
 // Invariants: `pending` is durable before the snapshot it names is made and
 // before a session is opened with its generation, so that a run after a crash
-// finds both; `base` is replaced only after the agent's receipt. The plan of a
-// pending sync of method "hash" is durable before `pending` is, in a file of
-// its own: it could not be made again.
+// finds both; `base` is replaced only after the agent's receipt. A plan that
+// could not be made again is durable before `pending` is, in a file of its own.
 #ifndef SNAPSYNC_SENDER_REPLICATION_STATE_H_
 #define SNAPSYNC_SENDER_REPLICATION_STATE_H_
 
@@ -42,6 +41,8 @@ struct PendingState {
   Id128 base;        // none: full
   bool covers_all = false;
   std::string method;  // of PlannedSync; empty until there is a plan
+  // The plan is kept in a file of its own, since it could not be made again.
+  bool kept_plan = false;
   SnapshotName snapshot;
   // Which snapshot it is, once it exists: a generation must never name two.
   std::string identity;

@@ -16,6 +16,7 @@ namespace snapsync {
 namespace {
 
 constexpr char kTag[] = "snapsync";
+constexpr uint64_t kSectorBytes = 512;
 
 bool Exists(const std::string& path) {
   struct stat facts {};
@@ -197,6 +198,39 @@ absl::StatusOr<GuardedDelta> SourceSnapshot::DeltaFrom(
         return absl::OkStatus();
       }));
   return delta;
+}
+
+std::vector<HeldGeneration> SourceSnapshot::HeldGenerations() const {
+  if (!volume_ || !group_) return {};
+  return FindHeldGenerations(*group_, volume_->pool_uuid);
+}
+
+bool SourceSnapshot::HoldsYounger(const Id128& generation) const {
+  for (const HeldGeneration& held : HeldGenerations()) {
+    if (held.generation == generation) return false;
+    const LogicalVolume& snapshot = held.snapshot;
+    if (!volume_->origin.empty() && snapshot.uuid != volume_->uuid &&
+        (snapshot.origin == volume_->origin ||
+         snapshot.name.starts_with(volume_->origin + ".g"))) {
+      return true;
+    }
+  }
+  return false;
+}
+
+BaseRecord SourceSnapshot::RecordOfHeld(const HeldGeneration& held) const {
+  const LogicalVolume* pool = group_->FindUuid(volume_->pool_uuid);
+  return RecordOf(held, pool == nullptr ? 0 : pool->chunk_size);
+}
+
+absl::Status SourceSnapshot::Mark(const Id128& generation,
+                                  const BaseRecord& record) const {
+  if (!volume_) return absl::OkStatus();
+  const std::string tag =
+      GenerationTag(generation, record.mapped_blocks *
+                                    record.data_block_sectors * kSectorBytes);
+  if (volume_->HasTag(tag)) return absl::OkStatus();
+  return AddTag(*volume_, tag);
 }
 
 }  // namespace snapsync

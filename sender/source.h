@@ -13,9 +13,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/block/block_device.h"
+#include "common/generations/held_generations.h"
 #include "common/lvm/lvm.h"
 #include "common/thin/guarded_delta.h"
 #include "sender/replication_state.h"
@@ -69,6 +71,23 @@ class SourceSnapshot {
   // all guards. Requires has_metadata().
   absl::StatusOr<GuardedDelta> DeltaFrom(
       const std::optional<BaseRecord>& base) const;
+
+  // The generations of which this pool has snapshots, the youngest first. None
+  // without LVM.
+  std::vector<HeldGeneration> HeldGenerations() const;
+  // This snapshot is `volume`.
+  bool Is(const LogicalVolume& volume) const {
+    return volume_ && volume_->uuid == volume.uuid;
+  }
+  // One of this volume's is younger than that of `generation`: the volume was
+  // brought back since, and has less in common with the older one.
+  bool HoldsYounger(const Id128& generation) const;
+  // The record of one of them.
+  BaseRecord RecordOfHeld(const HeldGeneration& held) const;
+
+  // Has the snapshot say that it holds `generation`; `record` is what
+  // DeltaFrom() told of it. Nothing without LVM.
+  absl::Status Mark(const Id128& generation, const BaseRecord& record) const;
 
  private:
   SourceSnapshot() = default;

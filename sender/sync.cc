@@ -186,7 +186,8 @@ class Sync {
     pending.method = planned.method;
     pending.snapshot = snapshot_;
     pending.identity = source.identity();
-    if (planned.method == "hash" && !unchanged) {
+    pending.kept_plan = planned.keep && !unchanged;
+    if (pending.kept_plan) {
       SNAPSYNC_RETURN_IF_ERROR(
           store_.SavePlan({pending.generation, pending.base, planned.plan}));
     }
@@ -215,12 +216,13 @@ class Sync {
     result_.data_bytes -= sent.zero_bytes;
     result_.sent_bytes = sent.data_bytes;
     result_.resumed_from_bytes = sent.resumed_from_bytes;
-    return Remember(planned, sent.receipt.generation);
+    return Remember(planned, source, sent.receipt.generation);
   }
 
   // The receipt is here: this snapshot is the base of the next sync, and the
   // one before it is not needed any more.
-  absl::Status Remember(const PlannedSync& planned, const Id128& generation) {
+  absl::Status Remember(const PlannedSync& planned,
+                        const SourceSnapshot& source, const Id128& generation) {
     if (state_.base && state_.base->snapshot.ours &&
         state_.base->snapshot.name != snapshot_.name) {
       unneeded_ = state_.base->snapshot;
@@ -229,6 +231,10 @@ class Sync {
     state_.base.reset();
     if (planned.record) {
       state_.base = BaseState{generation, snapshot_, *planned.record};
+      // Without it a later revert finds less in common, and sends more.
+      if (absl::Status s = source.Mark(generation, *planned.record); !s.ok()) {
+        result_.warnings.push_back(std::string(MessageOf(s)));
+      }
     }
     SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
     return store_.RemovePlan();

@@ -95,7 +95,7 @@ class PlainBlockTarget final : public Target {
   // The base seal can't hold any more: the writes went to the device itself.
   absl::StatusOr<std::string> Commit(
       const std::string& token, uint64_t /*number*/,
-      const std::string& /*base_seal*/) override {
+      const Id128& /*generation*/, const std::string& /*base_seal*/) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
                               NamedValues::Parse(kStageKind, token));
     SNAPSYNC_RETURN_IF_ERROR(CheckDevice(values));

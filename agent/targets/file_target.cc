@@ -240,6 +240,7 @@ class RegularFileTarget final : public Target {
 
   absl::StatusOr<std::string> Commit(const std::string& token,
                                      uint64_t /*number*/,
+                                     const Id128& /*generation*/,
                                      const std::string& base_seal) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues wanted,
                               NamedValues::Parse(kStageKind, token));

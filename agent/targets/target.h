@@ -30,11 +30,16 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/error.h"
+#include "common/base/id128.h"
 #include "common/block/block_device.h"
+#include "common/block/extent.h"
 
 namespace snapsync {
 
@@ -86,10 +91,31 @@ class Target {
   // empty, is checked again first. Idempotent: called again after a crash at
   // any moment within, or after it returned, it ends in the same state. kBusy
   // (somebody opened the target meanwhile) leaves everything as it was.
-  // Returns the seal.
+  // Returns the seal. A thin volume's snapshot of it is tagged with
+  // `generation` (common/generations).
   virtual absl::StatusOr<std::string> Commit(const std::string& token,
                                              uint64_t number,
+                                             const Id128& generation,
                                              const std::string& base_seal) = 0;
+
+  // The path of the snapshot that Commit() made for generation `number`.
+  // kTargetUnsuitable when there is none (any more).
+  virtual absl::StatusOr<std::string> GenerationPath(uint64_t /*number*/) {
+    return NoGenerations();
+  }
+
+  // The first of `candidates` of which there is a snapshot here; nullopt: none.
+  virtual absl::StatusOr<std::optional<Id128>> FindGeneration(
+      const std::vector<Id128>& /*candidates*/) {
+    return std::nullopt;
+  }
+
+  // What generation `number` changed since the snapshot of `generation`, as far
+  // as the metadata can tell under all guards (kBaseMismatch otherwise).
+  virtual absl::StatusOr<ExtentList> ChangedSince(const Id128& /*generation*/,
+                                                  uint64_t /*number*/) {
+    return NoGenerations();
+  }
 
   // Removes the stage, if it is there; the target is what it was (in_place():
   // what it is). Idempotent. An empty token: a stage left under our name.
@@ -98,6 +124,12 @@ class Target {
   // Removes generation snapshots older than the newest `keep`, counted back
   // from `number`. Never removes `number` itself.
   virtual absl::Status Prune(uint64_t number, uint64_t keep) = 0;
+
+ private:
+  static absl::Status NoGenerations() {
+    return Error(Reason::kTargetUnsuitable,
+                 "only thin volumes keep their generations");
+  }
 };
 
 // The target at `path` (kind "thin", "block" or "file"). `state_directory` is

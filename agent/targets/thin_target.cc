@@ -12,8 +12,10 @@
 //
 // Volumes of ours carry the tag "snapsync": only such a stage or generation is
 // ever removed.
+#include <algorithm>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "agent/targets/named_values.h"
@@ -23,6 +25,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/block/file_device.h"
+#include "common/generations/held_generations.h"
 #include "common/lvm/lvm.h"
 
 namespace snapsync {
@@ -166,6 +169,7 @@ class LvmThinTarget final : public Target {
   }
 
   absl::StatusOr<std::string> Commit(const std::string& token, uint64_t number,
+                                     const Id128& generation,
                                      const std::string& base_seal) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const Stage wanted, Stage::Parse(token));
     SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, FindThinVolume(path_));
@@ -173,7 +177,8 @@ class LvmThinTarget final : public Target {
       return Mismatch(target.volume, "is not the volume of this session");
     }
     if (target.volume.thin_id != wanted.thin_id) {
-      const absl::Status switched = Switch(target, wanted, number, base_seal);
+      const absl::Status switched =
+          Switch(target, wanted, number, generation, base_seal);
       SNAPSYNC_ASSIGN_OR_RETURN(target, FindThinVolume(path_));
       if (target.volume.thin_id != wanted.thin_id && !switched.ok()) {
         return switched;
@@ -187,6 +192,37 @@ class LvmThinTarget final : public Target {
     }
     SNAPSYNC_RETURN_IF_ERROR(MakeActive(target.volume));
     return MakeSeal(target, number);
+  }
+
+  absl::StatusOr<std::string> GenerationPath(uint64_t number) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume found,
+                              FindNumber(target, number));
+    return "/dev/" + found.group + "/" + found.name;
+  }
+
+  absl::StatusOr<std::optional<Id128>> FindGeneration(
+      const std::vector<Id128>& candidates) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    const std::vector<HeldGeneration> all =
+        FindHeldGenerations(target.group, target.volume.pool_uuid);
+    return ChooseCommon(candidates, all);
+  }
+
+  absl::StatusOr<ExtentList> ChangedSince(const Id128& generation,
+                                          uint64_t number) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume now,
+                              FindNumber(target, number));
+    const std::vector<HeldGeneration> all =
+        FindHeldGenerations(target.group, target.volume.pool_uuid);
+    const auto base = FindHeld(all, generation);
+    if (base == all.end()) {
+      return Mismatch(target.volume, "has no snapshot of generation " +
+                                         generation.ToString() + " any more");
+    }
+    if (base->snapshot.uuid == now.uuid) return ExtentList();
+    return ChangedBetween(target, *base, now, state_directory_);
   }
 
   absl::Status RemoveStage(const std::string& token) override {
@@ -214,6 +250,26 @@ class LvmThinTarget final : public Target {
   }
 
  private:
+  static std::vector<HeldGeneration>::const_iterator FindHeld(
+      const std::vector<HeldGeneration>& all, const Id128& generation) {
+    return std::find_if(all.begin(), all.end(), [&](const auto& held) {
+      return held.generation == generation;
+    });
+  }
+
+  static absl::StatusOr<LogicalVolume> FindNumber(const ThinVolume& target,
+                                                  uint64_t number) {
+    const LogicalVolume* found =
+        target.group.FindName(GenerationName(target.volume, number));
+    if (found == nullptr || !IsOurs(target, *found)) {
+      return Error(Reason::kTargetUnsuitable,
+                   target.volume.FullName() + " has no snapshot " +
+                       GenerationName(target.volume, number) +
+                       " any more; revert --list shows what there is");
+    }
+    return *found;
+  }
+
   static bool IsOurs(const ThinVolume& target, const LogicalVolume& volume) {
     return volume.HasTag(kTag) && volume.thin_id.has_value() &&
            volume.pool_uuid == target.volume.pool_uuid &&
@@ -291,7 +347,8 @@ class LvmThinTarget final : public Target {
 
   // Up to the merge, without looking whether it was done or put off.
   absl::Status Switch(const ThinVolume& target, const Stage& wanted,
-                      uint64_t number, const std::string& base_seal) const {
+                      uint64_t number, const Id128& generation_id,
+                      const std::string& base_seal) const {
     const LogicalVolume& volume = target.volume;
     if (volume.thin_id != wanted.volume_thin_id) {
       return Mismatch(volume, "was replaced while the stage was written");
@@ -308,9 +365,13 @@ class LvmThinTarget final : public Target {
     }
     const std::string name = GenerationName(volume, number);
     SNAPSYNC_RETURN_IF_ERROR(FreeGenerationName(target, stage, name));
+    SNAPSYNC_RETURN_IF_ERROR(MakeActive(stage));
+    SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t mapped, MappedBytes(stage));
     SNAPSYNC_RETURN_IF_ERROR(CreateThinSnapshot(
         target.group, stage, name,
-        {.read_only = true, .activation_skip = true, .tags = {kTag}}));
+        {.read_only = true,
+         .activation_skip = true,
+         .tags = {kTag, GenerationTag(generation_id, mapped)}}));
     if (absl::Status in_use = DeactivateVolumes({volume, stage});
         !in_use.ok()) {
       Reactivate(volume);

@@ -46,6 +46,15 @@ absl::StatusOr<ThinTarget> TableOf(const LogicalVolume& volume) {
   return *table;
 }
 
+MetadataSource MetadataOf(const LogicalVolume& volume,
+                          const std::string& state_directory) {
+  MetadataSource source;
+  source.path =
+      "/dev/mapper/" + MapperName(volume.group, volume.pool + "_tmeta");
+  source.state_directory = state_directory;
+  return source;
+}
+
 }  // namespace
 
 absl::StatusOr<ThinVolume> FindThinVolume(const std::string& path) {
@@ -175,13 +184,9 @@ absl::Status CheckSameAsGeneration(const ThinVolume& target,
   if (!fd.valid() || ::fsync(fd.get()) != 0) {
     return PosixError(errno, volume.device_path + ": flush failed");
   }
-  MetadataSource source;
-  source.path =
-      "/dev/mapper/" + MapperName(volume.group, volume.pool + "_tmeta");
-  source.state_directory = state_directory;
   uint64_t different = 0;
-  SNAPSYNC_RETURN_IF_ERROR(
-      WithPoolView(source, [&](PoolView& view) -> absl::Status {
+  SNAPSYNC_RETURN_IF_ERROR(WithPoolView(
+      MetadataOf(volume, state_directory), [&](PoolView& view) -> absl::Status {
         different = 0;
         SNAPSYNC_ASSIGN_OR_RETURN(const ThinDevice now,
                                   view.RequireDevice(*volume.thin_id));
@@ -201,6 +206,24 @@ absl::Status CheckSameAsGeneration(const ThinVolume& target,
                      " of blocks differ from it");
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<ExtentList> ChangedBetween(const ThinVolume& target,
+                                          const HeldGeneration& base,
+                                          const LogicalVolume& now,
+                                          const std::string& state_directory) {
+  const DeltaRequest request =
+      RequestDelta(target.group, now, RecordOf(base, target.pool.chunk_size));
+  ExtentList changed;
+  SNAPSYNC_RETURN_IF_ERROR(
+      WithPoolView(MetadataOf(target.volume, state_directory),
+                   [&](PoolView& view) -> absl::Status {
+                     SNAPSYNC_ASSIGN_OR_RETURN(const GuardedDelta found,
+                                               ComputeDelta(view, request));
+                     changed = Union(found.delta.changed, found.delta.gone);
+                     return absl::OkStatus();
+                   }));
+  return changed;
 }
 
 }  // namespace snapsync

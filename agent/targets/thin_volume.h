@@ -12,6 +12,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/block/extent.h"
+#include "common/generations/held_generations.h"
 #include "common/lvm/lvm.h"
 
 namespace snapsync {
@@ -48,6 +50,13 @@ absl::StatusOr<uint64_t> MappedBytes(const LogicalVolume& volume);
 absl::Status CheckSameAsGeneration(const ThinVolume& target,
                                    const LogicalVolume& generation,
                                    const std::string& state_directory);
+
+// What `now` changed since `base`, under all guards: kBaseMismatch otherwise.
+// Both are snapshots of the volume's pool.
+absl::StatusOr<ExtentList> ChangedBetween(const ThinVolume& target,
+                                          const HeldGeneration& base,
+                                          const LogicalVolume& now,
+                                          const std::string& state_directory);
 
 }  // namespace snapsync
 

@@ -190,6 +190,11 @@ absl::Status RemoveVolumes(const VolumeGroup& group,
       [&](uint32_t thin_id) { return IsOnlyOf(group, volumes, thin_id); });
 }
 
+absl::Status AddTag(const LogicalVolume& volume, const std::string& tag) {
+  return Change(volume,
+                WithNames({"lvchange", "-qq", "--addtag", tag}, {volume}));
+}
+
 absl::Status RenameVolume(const LogicalVolume& volume,
                           const std::string& new_name) {
   SNAPSYNC_RETURN_IF_ERROR(CheckNewName(new_name));

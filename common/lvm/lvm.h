@@ -128,6 +128,8 @@ absl::Status DeactivateVolumes(const std::vector<LogicalVolume>& volumes);
 absl::Status RemoveVolumes(const VolumeGroup& group,
                            const std::vector<LogicalVolume>& volumes);
 
+absl::Status AddTag(const LogicalVolume& volume, const std::string& tag);
+
 absl::Status RenameVolume(const LogicalVolume& volume,
                           const std::string& new_name);
 

@@ -18,7 +18,7 @@ struct BaseRecord {
 
   uint32_t device_id = 0;
   uint64_t transaction_id = 0;
-  uint32_t creation_time = 0;
+  uint32_t creation_time = 0;  // 0: not recorded
   uint32_t snapshotted_time = 0;
   uint64_t mapped_blocks = 0;
 

@@ -132,9 +132,12 @@ absl::Status CheckBase(const BaseRecord& record, const Superblock& superblock,
   SNAPSYNC_RETURN_IF_ERROR(
       Expect(Guard::kSameDevice, absl::StrCat(name, ": transaction"),
              device->transaction_id, record.transaction_id));
-  SNAPSYNC_RETURN_IF_ERROR(Expect(Guard::kSameDevice,
-                                  absl::StrCat(name, ": creation time"),
-                                  device->creation_time, record.creation_time));
+  // A snapshot has a time of at least 1; 0: it was not recorded.
+  if (record.creation_time != 0) {
+    SNAPSYNC_RETURN_IF_ERROR(
+        Expect(Guard::kSameDevice, absl::StrCat(name, ": creation time"),
+               device->creation_time, record.creation_time));
+  }
   SNAPSYNC_RETURN_IF_ERROR(Expect(Guard::kSameDevice,
                                   absl::StrCat(name, ": mapped blocks"),
                                   device->mapped_blocks, record.mapped_blocks));

@@ -16,6 +16,7 @@
 
 #include "common/base/digest.h"
 #include "common/base/id128.h"
+#include "common/block/extent.h"
 
 namespace snapsync {
 
@@ -68,6 +69,19 @@ struct HashRequest {
   bool dry_run = false;
 };
 
+// Asks what a target changed since one of `candidates`.
+struct ChangesRequest {
+  static constexpr size_t kMaxCandidates = 1024;
+  HashRequest target;
+  std::vector<Id128> candidates;  // generations, the best base first
+};
+
+struct Changes {
+  Id128 generation;    // that the target holds: the base to name in the plan
+  Id128 common;        // the candidate that was taken
+  ExtentList extents;  // in which the two may differ
+};
+
 // A part of the answer.
 struct HashBatch {
   Id128 generation;  // in the first part; none: only for a dry run
@@ -92,6 +106,15 @@ struct Receipt {
   uint64_t number = 0;  // counts the generations of this target: NAME.gN
 };
 
+// A generation that a volume was at.
+struct GenerationState {
+  Id128 generation;
+  uint64_t number = 0;
+  uint64_t size = 0;         // bytes
+  int64_t unix_seconds = 0;  // of its commit, by the agent's clock
+  bool retained = false;     // its snapshot is there still
+};
+
 // What an agent tells about a volume.
 struct VolumeState {
   std::string name;
@@ -103,6 +126,8 @@ struct VolumeState {
   std::string replication;  // empty: none yet
   Id128 generation;         // that it is at, or was before the open session
   uint64_t number = 0;
+  bool promoted = false;  // is written to there, and receives nothing
+  std::vector<GenerationState> generations;  // oldest first
   std::string problem;     // why it can't be written to now; empty: it can
   int problem_reason = 0;  // its Reason, 0 without a problem
 };

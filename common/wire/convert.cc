@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint64_t kMaxSourceBytes = uint64_t{1} << 62;
 constexpr uint64_t kSectorBytes = 512;
+constexpr size_t kExtentsPerMessage = 4096;
 constexpr size_t kDigestBytes = sizeof(Digest256);
 
 template <size_t kSize>
@@ -75,6 +76,39 @@ absl::Status CheckVersions(const v1::VersionRange& versions) {
                    std::to_string(versions.highest()) + ", this agent " +
                    std::to_string(kLowestProtocol) + " to " +
                    std::to_string(kHighestProtocol) + "; update the older one");
+}
+
+// HashBlocksRequest and ChangedSinceRequest say the same of the target.
+template <typename Message>
+void FillCompared(const HashRequest& request, Message& message) {
+  SetVersions(*message.mutable_versions());
+  message.set_volume(request.volume);
+  message.set_replication(request.replication);
+  message.set_source(request.source.substr(0, kMaxTextBytes));
+  message.set_source_size(request.source_size);
+  message.set_allow_overwrite(request.allow_overwrite);
+  message.set_dry_run(request.dry_run);
+}
+
+template <typename Message>
+absl::StatusOr<HashRequest> ReadCompared(const Message& message) {
+  SNAPSYNC_RETURN_IF_ERROR(CheckVersions(message.versions()));
+  HashRequest request;
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("volume", message.volume(), request.volume));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("replication", message.replication(), request.replication));
+  SNAPSYNC_RETURN_IF_ERROR(
+      ReadText("source", message.source(), request.source));
+  if (request.replication.empty()) return Bad("replication", "is empty");
+  if (message.source_size() > kMaxSourceBytes ||
+      message.source_size() % kSectorBytes != 0) {
+    return Bad("source_size", "is out of range, or not of whole sectors");
+  }
+  request.source_size = message.source_size();
+  request.allow_overwrite = message.allow_overwrite();
+  request.dry_run = message.dry_run();
+  return request;
 }
 
 }  // namespace
@@ -234,34 +268,12 @@ absl::StatusOr<Receipt> FromProto(const v1::CommitSessionResponse& message) {
 
 v1::HashBlocksRequest ToProto(const HashRequest& request) {
   v1::HashBlocksRequest message;
-  SetVersions(*message.mutable_versions());
-  message.set_volume(request.volume);
-  message.set_replication(request.replication);
-  message.set_source(request.source.substr(0, kMaxTextBytes));
-  message.set_source_size(request.source_size);
-  message.set_allow_overwrite(request.allow_overwrite);
-  message.set_dry_run(request.dry_run);
+  FillCompared(request, message);
   return message;
 }
 
 absl::StatusOr<HashRequest> FromProto(const v1::HashBlocksRequest& message) {
-  SNAPSYNC_RETURN_IF_ERROR(CheckVersions(message.versions()));
-  HashRequest request;
-  SNAPSYNC_RETURN_IF_ERROR(
-      ReadText("volume", message.volume(), request.volume));
-  SNAPSYNC_RETURN_IF_ERROR(
-      ReadText("replication", message.replication(), request.replication));
-  SNAPSYNC_RETURN_IF_ERROR(
-      ReadText("source", message.source(), request.source));
-  if (request.replication.empty()) return Bad("replication", "is empty");
-  if (message.source_size() > kMaxSourceBytes ||
-      message.source_size() % kSectorBytes != 0) {
-    return Bad("source_size", "is out of range, or not of whole sectors");
-  }
-  request.source_size = message.source_size();
-  request.allow_overwrite = message.allow_overwrite();
-  request.dry_run = message.dry_run();
-  return request;
+  return ReadCompared(message);
 }
 
 v1::HashBlocksResponse ToProto(const HashBatch& batch) {
@@ -293,6 +305,70 @@ absl::StatusOr<HashBatch> FromProto(const v1::HashBlocksResponse& message) {
   return batch;
 }
 
+v1::ChangedSinceRequest ToProto(const ChangesRequest& request) {
+  v1::ChangedSinceRequest message;
+  FillCompared(request.target, message);
+  for (const Id128& candidate : request.candidates) {
+    message.add_candidates(BytesOf(candidate));
+  }
+  return message;
+}
+
+absl::StatusOr<ChangesRequest> FromProto(
+    const v1::ChangedSinceRequest& message) {
+  ChangesRequest request;
+  SNAPSYNC_ASSIGN_OR_RETURN(request.target, ReadCompared(message));
+  if (static_cast<size_t>(message.candidates_size()) >
+      ChangesRequest::kMaxCandidates) {
+    return Bad("candidates", "has too many entries");
+  }
+  for (const std::string& bytes : message.candidates()) {
+    Id128 candidate;
+    SNAPSYNC_RETURN_IF_ERROR(Read("candidates", bytes, candidate.bytes));
+    request.candidates.push_back(candidate);
+  }
+  return request;
+}
+
+v1::ChangedSinceResponse ToProto(const Changes& changes, size_t first) {
+  v1::ChangedSinceResponse message;
+  if (first == 0) {
+    message.set_generation(BytesOf(changes.generation));
+    message.set_common(BytesOf(changes.common));
+  }
+  const std::vector<Extent>& extents = changes.extents.extents();
+  const size_t end = std::min(extents.size(), first + kExtentsPerMessage);
+  for (size_t i = first; i < end; ++i) {
+    message.add_offsets(extents[i].offset);
+    message.add_lengths(extents[i].length);
+  }
+  return message;
+}
+
+absl::Status Append(const v1::ChangedSinceResponse& message, Changes& changes) {
+  if (changes.generation.none()) {
+    SNAPSYNC_RETURN_IF_ERROR(
+        Read("generation", message.generation(), changes.generation.bytes));
+    SNAPSYNC_RETURN_IF_ERROR(
+        Read("common", message.common(), changes.common.bytes));
+  }
+  if (message.offsets_size() != message.lengths_size()) {
+    return Bad("lengths", "are not as many as the offsets");
+  }
+  const std::vector<Extent>& have = changes.extents.extents();
+  for (int i = 0; i < message.offsets_size(); ++i) {
+    const Extent extent{message.offsets(i), message.lengths(i)};
+    const uint64_t begin = have.empty() ? 0 : have.back().end();
+    if (extent.offset < begin || extent.offset > kMaxSourceBytes ||
+        extent.length > kMaxSourceBytes || extent.offset % kSectorBytes != 0 ||
+        extent.length % kSectorBytes != 0) {
+      return Bad("offsets", "are out of range or order");
+    }
+    changes.extents.Append(extent);
+  }
+  return absl::OkStatus();
+}
+
 v1::Volume ToProto(const VolumeState& state) {
   v1::Volume message;
   message.set_name(state.name);
@@ -304,6 +380,15 @@ v1::Volume ToProto(const VolumeState& state) {
   message.set_replication(state.replication);
   message.set_generation(BytesOf(state.generation));
   message.set_number(state.number);
+  message.set_promoted(state.promoted);
+  for (const GenerationState& generation : state.generations) {
+    v1::Generation* item = message.add_generations();
+    item->set_generation(BytesOf(generation.generation));
+    item->set_number(generation.number);
+    item->set_size(generation.size);
+    item->set_unix_seconds(generation.unix_seconds);
+    item->set_retained(generation.retained);
+  }
   message.set_problem(state.problem);
   message.set_problem_reason(static_cast<uint32_t>(state.problem_reason));
   return message;
@@ -327,6 +412,17 @@ absl::StatusOr<VolumeState> FromProto(const v1::Volume& message) {
   state.blank = message.blank();
   state.grows = message.grows();
   state.number = message.number();
+  state.promoted = message.promoted();
+  for (const v1::Generation& item : message.generations()) {
+    GenerationState generation;
+    SNAPSYNC_RETURN_IF_ERROR(ReadId("generations.generation", item.generation(),
+                                    generation.generation));
+    generation.number = item.number();
+    generation.size = item.size();
+    generation.unix_seconds = item.unix_seconds();
+    generation.retained = item.retained();
+    state.generations.push_back(generation);
+  }
   return state;
 }
 

@@ -48,6 +48,17 @@ absl::StatusOr<HashRequest> FromProto(const v1::HashBlocksRequest& message);
 v1::HashBlocksResponse ToProto(const HashBatch& batch);
 absl::StatusOr<HashBatch> FromProto(const v1::HashBlocksResponse& message);
 
+v1::ChangedSinceRequest ToProto(const ChangesRequest& request);
+// Also settles the protocol's version.
+absl::StatusOr<ChangesRequest> FromProto(
+    const v1::ChangedSinceRequest& message);
+
+// Extents of `changes` from index `first` on, as many as go into one message,
+// and, with the first ones, its generations.
+v1::ChangedSinceResponse ToProto(const Changes& changes, size_t first);
+// Adds a part of the answer to `changes`.
+absl::Status Append(const v1::ChangedSinceResponse& message, Changes& changes);
+
 v1::Volume ToProto(const VolumeState& state);
 absl::StatusOr<VolumeState> FromProto(const v1::Volume& message);
 

@@ -45,6 +45,9 @@ inline constexpr int kMaxMetadataBytes = 8192;
 // Texts from a peer (volume, replication, source).
 inline constexpr size_t kMaxTextBytes = 256;
 
+// Where an agent that replicates to another one shows its ticket.
+inline constexpr char kTicketHeader[] = "snapsync-ticket-bin";
+
 }  // namespace snapsync
 
 #endif  // SNAPSYNC_COMMON_WIRE_LIMITS_H_

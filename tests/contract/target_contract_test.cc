@@ -61,7 +61,7 @@ class TargetContract : public ::testing::TestWithParam<FixtureKind> {
   std::string CommitWhole(const Bytes& bytes, uint64_t number = 1) {
     const std::string token = CreateStage(false);
     Write(token, 0, bytes);
-    const auto seal = Make()->Commit(token, number, "");
+    const auto seal = Make()->Commit(token, number, Id128::Random(), "");
     EXPECT_TRUE(seal.ok()) << seal.status();
     return seal.value_or("");
   }
@@ -130,7 +130,8 @@ TEST_P(TargetContract, AForeignWriteWhileTheStageIsFilledStopsTheCommit) {
   Write(token, kBlock, Pattern(kBlock, 2));
   WriteFromOutside(path(), 3 * kBlock, Pattern(512, 3));
   const Bytes written = Contents();
-  ExpectReason(Make()->Commit(token, 2, seal).status(), Reason::kBaseMismatch);
+  ExpectReason(Make()->Commit(token, 2, Id128::Random(), seal).status(),
+               Reason::kBaseMismatch);
   EXPECT_EQ(Contents(), written);
   const absl::Status removed = Make()->RemoveStage(token);
   EXPECT_TRUE(removed.ok()) << removed;
@@ -145,11 +146,12 @@ TEST_P(TargetContract, SomebodyWhoOpensTheTargetPutsTheCommitOff) {
   Write(token, kBlock, Pattern(kBlock, 2));
   {
     const OtherProcess other(path());
-    ExpectReason(Make()->Commit(token, 2, seal).status(), Reason::kBusy);
+    ExpectReason(Make()->Commit(token, 2, Id128::Random(), seal).status(),
+                 Reason::kBusy);
     EXPECT_EQ(Contents(), bytes);
   }
   EXPECT_TRUE(Make()->CheckSeal(seal).ok());
-  const auto committed = Make()->Commit(token, 2, seal);
+  const auto committed = Make()->Commit(token, 2, Id128::Random(), seal);
   ASSERT_TRUE(committed.ok()) << committed.status();
   EXPECT_NE(Contents(), bytes);
 }
@@ -160,7 +162,8 @@ TEST_P(TargetContract, AnotherTargetDoesNotPassForThisOne) {
   const auto other = fixture_->MakeOther();
   ExpectReason(other->CheckSeal(seal), Reason::kBaseMismatch);
   ExpectReason(other->OpenStage(token).status(), Reason::kBaseMismatch);
-  ExpectReason(other->Commit(token, 2, "").status(), Reason::kBaseMismatch);
+  ExpectReason(other->Commit(token, 2, Id128::Random(), "").status(),
+               Reason::kBaseMismatch);
 }
 
 TEST_P(TargetContract, GarbageAsSealOrTokenProvesNothing) {
@@ -170,7 +173,8 @@ TEST_P(TargetContract, GarbageAsSealOrTokenProvesNothing) {
                            "thin-stage", "file-stage", "block-stage"}) {
     ExpectReason(Make()->CheckSeal(text), Reason::kBaseMismatch);
     ExpectReason(Make()->OpenStage(text).status(), Reason::kBaseMismatch);
-    ExpectReason(Make()->Commit(text, 2, "").status(), Reason::kBaseMismatch);
+    ExpectReason(Make()->Commit(text, 2, Id128::Random(), "").status(),
+                 Reason::kBaseMismatch);
   }
   EXPECT_EQ(Contents(), bytes);
 }
@@ -212,7 +216,7 @@ TEST_P(TargetContract, AStageFromTheBaseHasItsContents) {
   if (!in_place()) {
     EXPECT_EQ(Contents(), bytes) << "before the commit";
   }
-  const auto committed = Make()->Commit(token, 2, seal);
+  const auto committed = Make()->Commit(token, 2, Id128::Random(), seal);
   ASSERT_TRUE(committed.ok()) << committed.status();
   std::copy(change.begin(), change.end(), bytes.begin() + 5 * kBlock);
   EXPECT_EQ(Contents(), bytes);
@@ -231,7 +235,7 @@ TEST_P(TargetContract, ZeroedExtentsReadAsZeroes) {
     ASSERT_TRUE((*writer)->Zero(zeroed).ok());
     ASSERT_TRUE((*writer)->Flush().ok());
   }
-  ASSERT_TRUE(Make()->Commit(token, 2, "").ok());
+  ASSERT_TRUE(Make()->Commit(token, 2, Id128::Random(), "").ok());
   std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(zeroed.offset),
               zeroed.length, std::byte{0});
   EXPECT_EQ(Contents(), bytes);
@@ -251,7 +255,7 @@ TEST_P(TargetContract, WritingGoesOnAfterACrash) {
   const std::string token = CreateStage(true);
   Write(token, 0, Pattern(kBlock, 2));
   Write(token, kBlock, Pattern(kBlock, 3));  // each opens it anew
-  ASSERT_TRUE(Make()->Commit(token, 2, "").ok());
+  ASSERT_TRUE(Make()->Commit(token, 2, Id128::Random(), "").ok());
   const Bytes first = Pattern(kBlock, 2);
   const Bytes second = Pattern(kBlock, 3);
   std::copy(first.begin(), first.end(), bytes.begin());
@@ -263,10 +267,10 @@ TEST_P(TargetContract, CommittingAgainEndsInTheSameState) {
   const std::string first = CommitWhole(Pattern(size(), 1));
   const std::string token = CreateStage(true);
   Write(token, kBlock, Pattern(kBlock, 2));
-  const auto once = Make()->Commit(token, 2, first);
+  const auto once = Make()->Commit(token, 2, Id128::Random(), first);
   ASSERT_TRUE(once.ok()) << once.status();
   const Bytes bytes = Contents();
-  const auto twice = Make()->Commit(token, 2, first);
+  const auto twice = Make()->Commit(token, 2, Id128::Random(), first);
   ASSERT_TRUE(twice.ok()) << twice.status();
   EXPECT_EQ(*twice, *once);
   EXPECT_EQ(Contents(), bytes);
@@ -289,7 +293,8 @@ TEST_P(TargetContract, ARemovedStageLeavesTheTargetAsItWas) {
   EXPECT_EQ(Contents(), bytes);
   EXPECT_TRUE(Make()->CheckSeal(seal).ok());
   ExpectReason(Make()->OpenStage(token).status(), Reason::kBaseMismatch);
-  ExpectReason(Make()->Commit(token, 2, seal).status(), Reason::kBaseMismatch);
+  ExpectReason(Make()->Commit(token, 2, Id128::Random(), seal).status(),
+               Reason::kBaseMismatch);
   EXPECT_EQ(Contents(), bytes);
 }
 

@@ -61,7 +61,8 @@ class ThinTargetTest : public ::testing::Test {
 
   // Generation `number`, whose first block is Pattern(seed). Its seal.
   std::string CommitOne(uint64_t number, uint32_t seed) {
-    const auto seal = Make()->Commit(WriteStage(seed, number > 1), number, "");
+    const auto seal = Make()->Commit(WriteStage(seed, number > 1), number,
+                                     Id128::Random(), "");
     EXPECT_TRUE(seal.ok()) << seal.status();
     return seal.value_or("");
   }
@@ -118,8 +119,8 @@ TEST_F(ThinTargetTest, AMountedVolumeIsBusyAndStaysAsItIs) {
                "mounted on /run/mounted");
   const auto token = Make()->CreateStage(fixture_->size(), false);
   ASSERT_TRUE(token.ok()) << token.status();
-  ExpectReason(Make()->Commit(*token, 1, "").status(), Reason::kBusy,
-               "mounted on /run/mounted");
+  ExpectReason(Make()->Commit(*token, 1, Id128::Random(), "").status(),
+               Reason::kBusy, "mounted on /run/mounted");
   Shell("umount /run/mounted && fsck.ext4 -fn " + path());
 }
 
@@ -164,12 +165,12 @@ TEST_F(ThinTargetTest, AVolumeThatWasRolledBackBreaksTheSeal) {
 
 TEST_F(ThinTargetTest, ARemovedGenerationProvesNothing) {
   const std::string token = WriteStage(1, false);
-  const auto seal = Make()->Commit(token, 1, "");
+  const auto seal = Make()->Commit(token, 1, Id128::Random(), "");
   ASSERT_TRUE(seal.ok()) << seal.status();
   Shell("lvremove -y -qq -f " + Volume("volume.g1"));
   ExpectReason(Make()->CheckSeal(*seal), Reason::kBaseMismatch, "volume.g1");
   // A commit that is asked for again still ends; its seal proves nothing.
-  const auto again = Make()->Commit(token, 1, "");
+  const auto again = Make()->Commit(token, 1, Id128::Random(), "");
   ASSERT_TRUE(again.ok()) << again.status();
   ExpectReason(Make()->CheckSeal(*again), Reason::kBaseMismatch);
 }
@@ -190,7 +191,7 @@ TEST_F(ThinTargetTest, ACommitThatStoppedBeforeTheMergeIsFinished) {
         Volume("volume.stage"));
   Shell("lvchange -y -qq -an " + Volume("volume") + " " +
         Volume("volume.stage"));
-  const auto seal = Make()->Commit(token, 2, base);
+  const auto seal = Make()->Commit(token, 2, Id128::Random(), base);
   ASSERT_TRUE(seal.ok()) << seal.status();
   ExpectFirstBlock(2);
   EXPECT_TRUE(Make()->CheckSeal(*seal).ok());
@@ -216,7 +217,7 @@ TEST_F(ThinTargetTest, ACommitThatStoppedAfterTheMergeIsFinished) {
         Volume("volume.stage"));
   Shell("lvchange -y -qq -an " + Volume("volume"));
   Shell("lvconvert -y -qq --merge " + Volume("volume.stage"));
-  const auto seal = Make()->Commit(token, 2, "");
+  const auto seal = Make()->Commit(token, 2, Id128::Random(), "");
   ASSERT_TRUE(seal.ok()) << seal.status();
   ExpectFirstBlock(2);
   EXPECT_TRUE(Make()->CheckSeal(*seal).ok());
@@ -230,12 +231,13 @@ TEST_F(ThinTargetTest, AMergeThatLvmPutOffIsDoneWhenTheVolumeIsFree) {
   {
     const OtherProcess other(path());
     Shell("lvconvert -y -qq --merge " + Volume("volume.stage"));
-    ExpectReason(Make()->Commit(token, 2, "").status(), Reason::kBusy);
+    ExpectReason(Make()->Commit(token, 2, Id128::Random(), "").status(),
+                 Reason::kBusy);
     ExpectReason(Make()->Inspect().status(), Reason::kBusy, "merged");
     ExpectReason(Make()->RemoveStage(token), Reason::kBusy, "merged");
     ExpectFirstBlock(1);
   }
-  const auto seal = Make()->Commit(token, 2, "");
+  const auto seal = Make()->Commit(token, 2, Id128::Random(), "");
   ASSERT_TRUE(seal.ok()) << seal.status();
   ExpectFirstBlock(2);
   EXPECT_TRUE(Make()->CheckSeal(*seal).ok());
@@ -272,7 +274,7 @@ TEST_F(ThinTargetTest, ZeroesAndDiscardsDoNotFillThePool) {
     ASSERT_TRUE((*writer)->Zero({0, fixture_->size()}).ok());
     ASSERT_TRUE((*writer)->Flush().ok());
   }
-  ASSERT_TRUE(Make()->Commit(token, 1, "").ok());
+  ASSERT_TRUE(Make()->Commit(token, 1, Id128::Random(), "").ok());
   const auto facts = Make()->Inspect();
   ASSERT_TRUE(facts.ok()) << facts.status();
   EXPECT_TRUE(facts->blank);

@@ -22,10 +22,11 @@ LAYERS = {
     'common/block': {'common/base'},
     'common/thin': {'common/base', 'common/block'},
     'common/lvm': {'common/base', 'common/block'},
+    'common/generations': {'common/base', 'common/block', 'common/thin', 'common/lvm'},
     'common/transfer': {'common/base', 'common/block'},
     'common/wire': {'common/base', 'common/block', 'common/transfer', 'proto'},
     'sender': {'common', 'proto'},
-    'agent': {'common', 'proto'},
+    'agent': {'common', 'proto', 'sender'},
 }
 
 # The sender's side of a sync within one host is the agent's code, called.

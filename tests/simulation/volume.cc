@@ -100,6 +100,7 @@ class SimulatedTarget final : public Target {
   }
 
   absl::StatusOr<std::string> Commit(const std::string& token, uint64_t number,
+                                     const Id128& /*generation*/,
                                      const std::string& base_seal) override {
     SNAPSYNC_RETURN_IF_ERROR(Fails("commit"));
     if (volume_->switched_token_ == token)

@@ -261,6 +261,8 @@ class History:
         # What it is incremental to: the last sync, what is on the target, nothing.
         old = {'metadata': self.synced, 'hash': before, 'full': None}[result['method']]
         data = data_in_changed_blocks(old, content)
+        if 'either side' in result['why']:
+            data = max(data, data_in_changed_blocks(before, content))
         if result['sent_bytes'] > SLACK * data:
             raise Wrong('%d bytes sent for %d in changed blocks: %s' % (
                 result['sent_bytes'], data, result))
@@ -271,6 +273,19 @@ class History:
                 self.counts['%s, since %s' % (result['method'], guard.group(0))] += 1
         self.synced = content
         self.target_touched = False
+        self.accepted(result, content)
+
+    def accepted(self, result, content):
+        pass
+
+    # What runs beside all histories of a guest.
+    @classmethod
+    def begin(cls, seeds):
+        pass
+
+    @classmethod
+    def end(cls):
+        pass
 
     # (weight, action)
     ACTIONS = [
@@ -293,16 +308,18 @@ class History:
         self.sync_origin()
 
 
-def play_histories(first, count):
+def play_histories(first, count, kind=History):
     """In the guest; prints the counts as lines for the host to add up."""
     lab.make_certificates(lab.PKI, 'nas1', 'nas2')
     lab.make_group('/dev/ubda', 'nas1')
     lab.make_group('/dev/ubdb', 'nas2')
     seeds = range(first, first + count)
-    agent = lab.Agent([('r%d' % s, '/dev/nas2/r%d' % s, 'thin') for s in seeds]).start()
+    agent = lab.Agent([('r%d' % s, '/dev/nas2/r%d' % s, 'thin') for s in seeds],
+                      clients=[('nas1', ['receive', 'send', 'promote'], ['r*'])]).start()
+    kind.begin(seeds)
     counts = collections.Counter()
     for seed in seeds:
-        history = History(seed, counts)
+        history = kind(seed, counts)
         log_begin = os.path.getsize(agent.log_path)
         try:
             history.play()
@@ -320,17 +337,18 @@ def play_histories(first, count):
         except RuntimeError as error:
             print('not removed: %s' % error)
     agent.stop()
+    kind.end()
     for key, number in sorted(counts.items()):
         print('COUNT %d %s' % (number, key))
     sys.exit(1 if counts['wrong'] else 0)
 
 
-def share_out():
+def share_out(script, normal, long):
     """On the host: a guest per processor."""
     seed = int(os.environ.get('SNAPSYNC_SEED') or
                random.SystemRandom().randrange(1 << 31))
     count = int(os.environ.get('SNAPSYNC_HISTORIES') or
-                (150 if os.environ.get('SNAPSYNC_LONG') else 20))
+                (long if os.environ.get('SNAPSYNC_LONG') else normal))
     guests = min(len(os.sched_getaffinity(0)), 4, count)
     print('SNAPSYNC_SEED=%d SNAPSYNC_HISTORIES=%d' % (seed, count), flush=True)
     processes = []
@@ -340,7 +358,7 @@ def share_out():
         processes.append(subprocess.Popen(
             [HERE + '/uml-run', '--mem', '512M', '--timeout', '%d' % (900 + 90 * count),
              '--disk', ':4G', '--disk', ':4G', '--scratch', lab.LAB + ':256M', '--',
-             os.path.realpath(__file__), '--play', str(first), str(last - first)],
+             script, '--play', str(first), str(last - first)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     counts = collections.Counter()
     failed = False
@@ -361,13 +379,18 @@ def share_out():
     if count >= 20 and refused == 0:
         print('no history met a guard')
         failed = True
-    print('history_test: %d histories, %d syncs accepted, %d refused, wrong: %d' % (
-        counts['histories'], sum(n for k, n in counts.items() if k.startswith('accepted')),
+    print('%s: %d histories, %d syncs accepted, %d refused, wrong: %d' % (
+        os.path.basename(script), counts['histories'], sum(n for k, n in counts.items() if k.startswith('accepted')),
         refused, counts['wrong']))
     sys.exit(1 if failed or counts['histories'] != count else 0)
 
 
-if sys.argv[1:2] == ['--play']:
-    play_histories(int(sys.argv[2]), int(sys.argv[3]))
-else:
-    share_out()
+def main(script, kind, normal, long):
+    if sys.argv[1:2] == ['--play']:
+        play_histories(int(sys.argv[2]), int(sys.argv[3]), kind)
+    else:
+        share_out(os.path.realpath(script), normal, long)
+
+
+if __name__ == '__main__':
+    main(__file__, History, 20, 150)

@@ -268,7 +268,7 @@ TEST_F(PlannerTest, AnInterruptedComparisonIsGoneOnWithAsItWas) {
   ASSERT_THAT(store_.SavePlan(saved), IsOk());
   state_.base.reset();
   state_.pending =
-      PendingState{saved.generation, saved.base, false, "hash", {}, ""};
+      PendingState{saved.generation, saved.base, false, "hash", true, {}, ""};
   target_.state = "filling";
   ExpectPlan("hash", "continued");
   auto planned = MakePlan();

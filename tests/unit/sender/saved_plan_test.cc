@@ -90,8 +90,8 @@ TEST_F(SavedPlanTest, IsKeptWithTheStateOfTheReplication) {
   ASSERT_THAT(read, IsOk());
   EXPECT_EQ(read->plan.digest(), saved.plan.digest());
   ReplicationState state;
-  state.pending = PendingState{saved.generation, saved.base, false,
-                               "hash",           {},         "snapshot 1"};
+  state.pending = PendingState{
+      saved.generation, saved.base, false, "hash", true, {}, "snapshot 1"};
   ASSERT_THAT(store->Save(state), IsOk());
   EXPECT_EQ(store->Load()->pending->method, "hash");
   EXPECT_THAT(store->RemovePlan(), IsOk());

@@ -105,7 +105,7 @@ TEST_F(FileTargetTest, HolesStayHolesAndTheModeStays) {
   const auto token = target->CreateStage(kSize, true);
   ASSERT_TRUE(token.ok()) << token.status();
   EXPECT_EQ(Facts(Path("volume.snapsync-stage")).st_mode & 07777U, 0600U);
-  ASSERT_TRUE(target->Commit(*token, 1, "").ok());
+  ASSERT_TRUE(target->Commit(*token, 1, Id128::Random(), "").ok());
   const struct stat facts = Facts(Path("volume"));
   EXPECT_EQ(facts.st_mode & 07777U, 0640U);
   EXPECT_EQ(facts.st_size, static_cast<off_t>(kSize));
@@ -121,7 +121,7 @@ TEST_F(FileTargetTest, TheFileGrowsAndShrinksWithTheSource) {
   for (const uint64_t size : {uint64_t{1} << 20, uint64_t{2048}}) {
     const auto token = target->CreateStage(size, true);
     ASSERT_TRUE(token.ok()) << token.status();
-    ASSERT_TRUE(target->Commit(*token, 1, "").ok());
+    ASSERT_TRUE(target->Commit(*token, 1, Id128::Random(), "").ok());
     EXPECT_EQ(Facts(Path("volume")).st_size, static_cast<off_t>(size));
   }
 }
@@ -131,7 +131,7 @@ TEST_F(FileTargetTest, AWriteThatSetsTheTimesBackBreaksTheSeal) {
   const auto target = MakeFileTarget(Path("volume"));
   const auto token = target->CreateStage(kSize, true);
   ASSERT_TRUE(token.ok()) << token.status();
-  const auto seal = target->Commit(*token, 1, "");
+  const auto seal = target->Commit(*token, 1, Id128::Random(), "");
   ASSERT_TRUE(seal.ok()) << seal.status();
   const struct stat before = Facts(Path("volume"));
   const UniqueFd fd(::open(Path("volume").c_str(), O_WRONLY | O_CLOEXEC));
@@ -149,7 +149,7 @@ TEST_F(FileTargetTest, AWriteRightAfterTheCommitShows) {
   for (int round = 0; round < 20; ++round) {
     const auto token = target->CreateStage(kSize, true);
     ASSERT_TRUE(token.ok()) << token.status();
-    const auto seal = target->Commit(*token, 1, "");
+    const auto seal = target->Commit(*token, 1, Id128::Random(), "");
     ASSERT_TRUE(seal.ok()) << seal.status();
     const UniqueFd fd(::open(Path("volume").c_str(), O_WRONLY | O_CLOEXEC));
     ASSERT_EQ(::pwrite(fd.get(), "y", 1, static_cast<off_t>(kSize / 2) + round),

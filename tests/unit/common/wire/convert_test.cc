@@ -174,6 +174,59 @@ TEST(ConvertTest, HashesArriveAsTheyWereAndInBounds) {
   EXPECT_FALSE(wire::FromProto(message).ok());
 }
 
+TEST(ConvertTest, ARequestForChangesArrivesAsItWasAndIsChecked) {
+  ChangesRequest sent;
+  sent.target.volume = "replica";
+  sent.target.replication = "u";
+  sent.target.source_size = 1 << 30;
+  sent.candidates = {Id128::Random(), Id128::Random()};
+  v1::ChangedSinceRequest message = wire::ToProto(sent);
+  const auto arrived = wire::FromProto(message);
+  ASSERT_TRUE(arrived.ok()) << arrived.status();
+  EXPECT_EQ(arrived->target.volume, "replica");
+  EXPECT_EQ(arrived->candidates, sent.candidates);
+  message.add_candidates("short");
+  EXPECT_FALSE(wire::FromProto(message).ok());
+  message.mutable_candidates()->RemoveLast();
+  while (static_cast<size_t>(message.candidates_size()) <=
+         ChangesRequest::kMaxCandidates) {
+    message.add_candidates(message.candidates(0));
+  }
+  EXPECT_FALSE(wire::FromProto(message).ok());
+}
+
+TEST(ConvertTest, ChangesArriveInPartsAsTheyWereAndInOrder) {
+  Changes sent;
+  sent.generation = Id128::Random();
+  sent.common = Id128::Random();
+  for (uint64_t i = 0; i < 10000; ++i) sent.extents.Append({i << 17, 1 << 16});
+  Changes arrived;
+  size_t told = 0;
+  int parts = 0;
+  v1::ChangedSinceResponse message;
+  for (; told < sent.extents.extents().size(); ++parts) {
+    message = wire::ToProto(sent, told);
+    ASSERT_TRUE(wire::Append(message, arrived).ok());
+    told += static_cast<size_t>(message.offsets_size());
+  }
+  EXPECT_GT(parts, 1);
+  EXPECT_EQ(arrived.generation, sent.generation);
+  EXPECT_EQ(arrived.common, sent.common);
+  EXPECT_EQ(arrived.extents, sent.extents);
+  // The same once more is out of order.
+  EXPECT_FALSE(wire::Append(message, arrived).ok());
+  Changes none;
+  message.Clear();
+  EXPECT_FALSE(wire::Append(message, none).ok());
+  message = wire::ToProto(sent, 0);
+  message.set_lengths(0, 513);
+  EXPECT_FALSE(wire::Append(message, none).ok());
+  message.set_lengths(0, ~0ULL);
+  EXPECT_FALSE(wire::Append(message, none).ok());
+  message.mutable_lengths()->RemoveLast();
+  EXPECT_FALSE(wire::Append(message, none).ok());
+}
+
 TEST(ConvertTest, RandomBytesAsMessagesNeverCrash) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 20000; ++i) {
@@ -194,6 +247,11 @@ TEST(ConvertTest, RandomBytesAsMessagesNeverCrash) {
     if (hash.ParseFromString(bytes)) (void)wire::FromProto(hash);
     v1::HashBlocksResponse hashes;
     if (hashes.ParseFromString(bytes)) (void)wire::FromProto(hashes);
+    v1::ChangedSinceRequest changes;
+    if (changes.ParseFromString(bytes)) (void)wire::FromProto(changes);
+    v1::ChangedSinceResponse changed;
+    Changes found;
+    if (changed.ParseFromString(bytes)) (void)wire::Append(changed, found);
     v1::Volume volume;
     if (volume.ParseFromString(bytes)) (void)wire::FromProto(volume);
   }

@@ -1,0 +1,125 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+# system-test: host
+"""Random histories with two sides, on a real kernel: all that history_test.py does, and
+reverts to the newest and to older generations, replicas that are promoted and written to,
+and brought back. After each: equal byte by byte, and no more sent than the union of what
+differs on either side.
+
+  SNAPSYNC_HISTORIES=N  how many (30; 300 with SNAPSYNC_LONG)
+  SNAPSYNC_SEED=S       as in history_test.py
+"""
+import os
+import sys
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path.insert(0, HERE)
+import history_test  # noqa: E402
+import lab  # noqa: E402
+from history_test import SLACK, Wrong, data_in_changed_blocks  # noqa: E402
+from lab import BLOCK, run  # noqa: E402
+
+SOURCE_PORT = 7781
+
+
+class TwoSided(history_test.History):
+    def __init__(self, seed, counts):
+        super().__init__(seed, counts)
+        self.generations = {}  # number: contents, of the replica
+
+    @classmethod
+    def begin(cls, seeds):
+        cls.agent = lab.Agent(
+            [('v%d' % s, '/dev/nas1/v%d' % s, 'thin') for s in seeds], name='nas1',
+            port=SOURCE_PORT, directory=lab.LAB + '/nas1',
+            clients=[('nas1', ['revert'], ['v*']), ('nas2', [], [])]).start()
+
+    @classmethod
+    def end(cls):
+        cls.agent.stop()
+
+    def accepted(self, result, content):
+        self.generations[result['number']] = content
+
+    def send_revert(self, generation, *arguments):
+        result = lab.run_send(
+            'revert', '--src', 'localhost:%s%s' % (self.replica, generation),
+            '--src-port', '7780', '--dst', 'localhost:%s' % self.name, '--port',
+            str(SOURCE_PORT), '--uuid', 'u%d' % self.seed, '--yes', '--json',
+            '--timeout', '60', '--tls-ca', lab.PKI + '/ca.crt',
+            '--tls-cert', lab.PKI + '/nas1.crt', '--tls-key', lab.PKI + '/nas1.key',
+            *arguments)
+        self.note('revert %s -> %s' % (generation, result))
+        return result
+
+    def bring_back(self, generation, wanted):
+        before = lab.contents(self.src)
+        size = len(wanted) * BLOCK
+        if lab.device_size(self.src) < size:
+            result = self.send_revert(generation)
+            if result.code != lab.TARGET_UNSUITABLE:
+                raise Wrong('a volume that is too small was not refused: %s' % result)
+            self.counts['refused: target too small'] += 1
+            self.size = size
+            lab.grow(self.src, size)
+            before = lab.contents(self.src)
+        result = self.send_revert(generation)
+        if result.code != 0:
+            raise Wrong('revert failed: %s' % result)
+        different = lab.first_difference(self.src, wanted, size)
+        if different is not None:
+            raise Wrong('reverted, but different at %s: %s' % (different, result))
+        if result['method'] == 'metadata':
+            common = self.synced
+            most = sum(BLOCK for number, digest in enumerate(wanted)
+                       if digest != lab.ZEROES and not (
+                           number < len(common) and number < len(before) and
+                           common[number] == digest == before[number]))
+        else:
+            most = data_in_changed_blocks(before, wanted)
+        if result['sent_bytes'] > SLACK * most:
+            raise Wrong('%d bytes sent for %d that differ: %s' % (
+                result['sent_bytes'], most, result))
+        self.counts['reverted: %s' % result['method']] += 1
+        self.counts['accepted: revert'] += 1
+        self.synced = wanted
+
+    def retained(self):
+        listed = lab.run_send(
+            'revert', '--list', '--json', '--src', 'localhost:' + self.replica,
+            '--src-port', '7780', '--tls-ca', lab.PKI + '/ca.crt',
+            '--tls-cert', lab.PKI + '/nas1.crt', '--tls-key', lab.PKI + '/nas1.key')
+        if listed.code != 0:
+            raise Wrong('revert --list: %s' % listed)
+        return [g['number'] for g in listed['generations']
+                if g['retained'] and g['number'] in self.generations]
+
+    def revert_newest(self):
+        if self.target_touched:
+            return
+        self.bring_back('', lab.contents(self.target))
+
+    def revert_older(self):
+        numbers = self.retained()
+        if numbers:
+            number = self.rng.choice(numbers)
+            self.bring_back('@%d' % number, self.generations[number])
+
+    def fail_over_and_back(self):
+        run(lab.PROGRAMS + '/snapsync-agent', 'promote', '--config',
+            lab.LAB + '/agent.toml', self.replica)
+        if self.rng.random() < 0.5:
+            self.write()
+        lab.write_randomly(self.rng, self.target, self.rng.randrange(0, 5))
+        lab.discard_randomly(self.rng, self.target, self.rng.randrange(0, 3))
+        self.bring_back('', lab.contents(self.target))
+        self.target_touched = False
+
+    ACTIONS = [
+        (action if action[1].__name__ not in ('sync_origin', 'write') else
+         (action[0] * 0.7, action[1])) for action in history_test.History.ACTIONS
+    ] + [(5, revert_newest), (3, revert_older), (4, fail_over_and_back)]
+
+
+if __name__ == '__main__':
+    history_test.main(__file__, TwoSided, 30, 300)
