@@ -20,9 +20,13 @@
 #include "sender/grpc_agent_client.h"
 #include "sender/local_agent_client.h"
 #include "sender/progress.h"
+#include "sender/verify.h"
 
 namespace snapsync {
 namespace {
+
+constexpr size_t kShownExtents = 20;
+constexpr size_t kListedExtents = 10000;
 
 // Waits for SIGINT and SIGTERM in a thread of its own: the first one ends the
 // sync where it can be resumed, the second one the process. The signals must be
@@ -73,7 +77,7 @@ absl::StatusOr<std::unique_ptr<AgentClient>> MakeAgentClient(
 }
 
 absl::Status Run(SyncCommand& command, const sigset_t& signals,
-                 SyncResult& result, int& signal) {
+                 VerifyResult& result, int& signal) {
   const SenderConfig& config = command.config;
   LogOptions log;
   log.program = "snapsync-send";
@@ -101,9 +105,50 @@ absl::Status Run(SyncCommand& command, const sigset_t& signals,
     line.Notice(text);
     Log(Severity::kInfo, text);
   };
-  const absl::Status status = RunSync(command.sync, *agent, result);
+  const absl::Status status =
+      command.verify ? RunVerify(command.sync, command.repair, *agent, result)
+                     : RunSync(command.sync, *agent, result.sync);
   signal = interrupt.signal();
   return status;
+}
+
+void PrintVerified(const VerifyResult& verified, bool json, int exit_code,
+                   const std::string& error) {
+  const std::vector<Extent>& different = verified.different.extents();
+  if (!json) {
+    for (size_t i = 0; i < different.size() && i < kShownExtents; ++i) {
+      std::cout << "different: offset " << different[i].offset << ", "
+                << different[i].length << " bytes\n";
+    }
+    if (different.size() > kShownExtents) {
+      std::cout << "and " << different.size() - kShownExtents << " more\n";
+    }
+    std::cout << verified.result << ": " << FormatBytes(verified.compared_bytes)
+              << " compared, " << FormatBytes(verified.different.bytes())
+              << " different\n";
+    return;
+  }
+  nlohmann::ordered_json out = {
+      {"schema", "snapsync.verify/1"},
+      {"result", verified.result},
+      {"exit_code", exit_code},
+      {"generation", verified.sync.generation.none()
+                         ? ""
+                         : verified.sync.generation.ToString()},
+      {"number", verified.sync.number},
+      {"compared_bytes", verified.compared_bytes},
+      {"different_bytes", verified.different.bytes()},
+      {"different", nlohmann::ordered_json::array()},
+      {"sent_bytes", verified.sync.sent_bytes},
+      {"seconds", verified.sync.seconds},
+      {"warnings", verified.sync.warnings}};
+  for (size_t i = 0; i < different.size() && i < kListedExtents; ++i) {
+    out["different"].push_back({different[i].offset, different[i].length});
+  }
+  if (!error.empty()) out["error"] = error;
+  std::cout << out.dump(-1, ' ', false,
+                        nlohmann::ordered_json::error_handler_t::replace)
+            << "\n";
 }
 
 }  // namespace
@@ -163,9 +208,10 @@ int RunSyncCommand(SyncCommand command) {
   std::signal(SIGPIPE, SIG_IGN);
 
   const auto begin = std::chrono::steady_clock::now();
-  SyncResult result;
+  VerifyResult verified;
+  SyncResult& result = verified.sync;
   int signal = 0;
-  const absl::Status status = Run(command, signals, result, signal);
+  const absl::Status status = Run(command, signals, verified, signal);
   result.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin)
           .count();
@@ -176,6 +222,7 @@ int RunSyncCommand(SyncCommand command) {
   std::string error;
   if (!status.ok()) {
     result.result = "error";
+    if (verified.result.empty()) verified.result = "error";
     error = interrupted ? "interrupted; the same command goes on where it was"
                         : std::string(MessageOf(status));
     Log(Severity::kError, error);
@@ -183,7 +230,9 @@ int RunSyncCommand(SyncCommand command) {
   for (const std::string& warning : result.warnings) {
     Log(Severity::kWarning, warning);
   }
-  if (command.json) {
+  if (command.verify) {
+    PrintVerified(verified, command.json, exit_code, error);
+  } else if (command.json) {
     PrintSyncJson("sync", result, exit_code, error);
   } else if (status.ok()) {
     PrintSyncText(command.sync.volume, result);

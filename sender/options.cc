@@ -59,6 +59,8 @@ struct Flags {
 
   std::optional<int> source_port;
   bool list = false;
+  bool verify = false;
+  bool repair = false;
 };
 
 void AddCommonFlags(CLI::App& app, Flags& flags) {
@@ -324,6 +326,8 @@ absl::StatusOr<Command> MakeSync(Flags flags) {
     command.warnings.push_back("--encrypt " + flags.encrypt +
                                " means TLS 1.3 with AES-256-GCM here");
   }
+  command.verify = flags.verify;
+  command.repair = flags.repair;
   SyncOptions& sync = command.sync;
   sync.source.path = flags.source;
   sync.source.meta = flags.meta;
@@ -387,6 +391,11 @@ absl::StatusOr<Command> ParseCommandLine(int argc, const char* const* argv) {
       "sync", "Bring a snapshot to a volume of an agent, or to a local target");
   AddCommonFlags(*sync_app, flags);
   AddSyncFlags(*sync_app, flags);
+  CLI::App* verify_app = app.add_subcommand(
+      "verify", "Read source and replica whole, and tell what differs");
+  AddCommonFlags(*verify_app, flags);
+  AddSyncFlags(*verify_app, flags);
+  verify_app->add_flag("--repair", flags.repair, "Send what differs");
   CLI::App* revert_app = app.add_subcommand(
       "revert", "Bring a volume back to what its replica holds or held");
   AddCommonFlags(*revert_app, flags);
@@ -421,6 +430,7 @@ absl::StatusOr<Command> ParseCommandLine(int argc, const char* const* argv) {
   flags.old_role = master_app->parsed();
   flags.encrypts =
       (flags.old_role ? master_app : sync_app)->count("--encrypt") > 0;
+  flags.verify = verify_app->parsed();
   // Both ends remote: the old tool's revert program.
   if (revert_app->parsed() || (flags.old_role && IsRemote(flags.source) &&
                                IsRemote(flags.destination))) {

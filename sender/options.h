@@ -21,7 +21,9 @@ namespace snapsync {
 struct SyncCommand {
   SenderConfig config;
   Destination destination;
-  SyncOptions sync;  // without the pump's functions
+  SyncOptions sync;     // without the pump's functions
+  bool verify = false;  // compare only
+  bool repair = false;  // and send what differs
   bool json = false;
   std::vector<std::string> warnings;  // about the command line
 };

@@ -77,6 +77,11 @@ class Sync {
     if (!facts.volume) return SnapshotName{};
     const LogicalVolume& volume = *facts.volume;
     if (!facts.is_origin) {
+      // The base again, to repair the replica: whose it is stays.
+      if (state_.base && state_.base->snapshot.group == volume.group &&
+          state_.base->snapshot.name == volume.name) {
+        return state_.base->snapshot;
+      }
       return SnapshotName{volume.group, volume.name, false};
     }
     if (!state_.pending || !state_.pending->snapshot.ours ||

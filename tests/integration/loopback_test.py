@@ -120,10 +120,11 @@ class LoopbackTest(unittest.TestCase):
                 f.seek(offset)
                 f.write(bytes([byte ^ 0xff]))
 
-    def start(self, *options, node='nas1', pki=None, volume='file', uuid='u'):
+    def start(self, *options, node='nas1', pki=None, volume='file', uuid='u',
+              command='sync'):
         pki = pki or self.pki
         return subprocess.Popen(
-            [SEND, 'sync', '--src', self.source, '--dst',
+            [SEND, command, '--src', self.source, '--dst',
              volume if volume.startswith('/') else 'localhost:' + volume,
              '--uuid', uuid, '--port', str(self.agent.port if self.agent else 1),
              '--state-directory', self.folder + '/send-state', '--json',
@@ -259,6 +260,54 @@ class LoopbackTest(unittest.TestCase):
         # Another replication's, and all of it.
         result = self.sync(0, '--allow-full', uuid='another')
         self.assertEqual((result['method'], result['number']), ('full', 3))
+
+    def files(self):
+        """What each file of the agent's side holds, and when it was written."""
+        found = {}
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                path = os.path.join(folder, name)
+                if 'send-state' in path or path.endswith('.log'):
+                    continue
+                with open(path, 'rb') as f:
+                    found[path] = (os.stat(path).st_mtime_ns, f.read())
+        return found
+
+    def verify_and_repair(self, volume):
+        self.sync(0, volume=volume)
+        before = self.files()
+        result = self.sync(0, command='verify', volume=volume)
+        self.assertEqual((result['result'], result['different']), ('equal', []))
+        self.assertEqual(result['compared_bytes'], os.path.getsize(self.source))
+        self.assertTrue(self.files() == before)
+        # In the data, in the hole, in written zeroes, and at the end.
+        offsets = [MIB + 77, 7 * MIB, 9 * MIB + 5, os.path.getsize(self.source) - 1]
+        self.write(self.target, offsets)
+        before = self.files()
+        result = self.sync(8, command='verify', volume=volume)
+        self.assertTrue(self.files() == before)
+        self.assertEqual(result['result'], 'different')
+        self.assertEqual([d[0] for d in result['different']],
+                         [offset // BLOCK * BLOCK for offset in offsets])
+        self.assertEqual(result['different_bytes'], 3 * BLOCK + 4096)
+        self.assertIn('offset %d' % MIB, result['error'])
+        result = self.sync(0, '--repair', command='verify', volume=volume)
+        self.assertEqual(result['result'], 'repaired')
+        self.assertEqual(result['different_bytes'], 3 * BLOCK + 4096)
+        self.assertLessEqual(result['sent_bytes'], 3 * BLOCK + 4096)
+        self.assert_equal_files()
+        self.assertEqual(self.sync(0, volume=volume)['result'], 'unchanged')
+
+    def test_verify_finds_each_flipped_byte_and_repairs_it(self):
+        self.agent = Agent(self.folder, self.pki)
+        self.verify_and_repair('file')
+
+    def test_verify_works_within_one_host(self):
+        self.verify_and_repair(self.target)
+
+    def test_verify_of_a_blank_volume_says_so(self):
+        self.agent = Agent(self.folder, self.pki)
+        self.assertIn('blank', self.sync(6, command='verify')['error'])
 
     def test_a_dry_run_writes_nothing(self):
         self.agent = Agent(self.folder, self.pki)

@@ -165,7 +165,7 @@ def self_test():
         ('common/thin/a.cc', SPDX + '\n#include "common/lvm/volume.h"\n'),
         ('common/wire/a.cc', SPDX + '\n#include "agent/session.h"\n'),
         ('sender/a.cc', SPDX + '\n#include "agent/session.h"\n'),
-        ('agent/a.cc', SPDX + '\n#include "sender/pump.h"\n'),
+        ('common/generations/a.cc', SPDX + '\n#include "sender/pump.h"\n'),
         ('agent/a.cc', SPDX + '\n#include <liburing.h>\n'),
         ('agent/a.cc', SPDX + '\n#include <libdevmapper.h>\n'),
         ('agent/a.cc', SPDX + '\n#include <glog/logging.h>\n'),

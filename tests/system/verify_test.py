@@ -1,0 +1,103 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+# system-test: guest --mem 512M --timeout 900 --disk :1G --disk :1G --scratch /var/lib/snapsync-lab:256M
+"""Verify on real thin pools: a byte that changed below the pool, where no metadata tells,
+and a foreign write are found by offset and healed; the sync after it is incremental.
+"""
+import mmap
+import os
+import random
+
+import lab
+from lab import BLOCK, MIB, expect
+
+SIZE = 32 * MIB
+SRC, REPLICA, DISK = '/dev/nas1/vol', '/dev/nas2/replica', '/dev/ubdb'
+
+
+def verify(*arguments, src=SRC):
+    return lab.run_send(
+        'verify', '--src', src, '--dst', 'localhost:replica', '--uuid', 'u', '--port',
+        '7780', '--state-directory', lab.LAB + '/sender', '--tls-ca', lab.PKI + '/ca.crt',
+        '--tls-cert', lab.PKI + '/nas1.crt', '--tls-key', lab.PKI + '/nas1.key', '--json',
+        *arguments)
+
+
+def flip_below_the_pool(offset):
+    """One bit of the replica's data at `offset`, on the disk."""
+    fd = os.open(REPLICA, os.O_RDONLY | os.O_DIRECT)
+    page = mmap.mmap(-1, 4096)
+    os.preadv(fd, [page], offset)
+    os.close(fd)
+    wanted = page[:]
+    disk = os.open(DISK, os.O_RDWR | os.O_DIRECT)
+    buffer = mmap.mmap(-1, MIB)
+    for at in range(0, lab.device_size(DISK), MIB):
+        os.preadv(disk, [buffer], at)
+        found = buffer.find(wanted)
+        if found >= 0:
+            page[:] = bytes([wanted[0] ^ 1]) + wanted[1:]
+            os.pwritev(disk, [page], at + found)
+            os.fsync(disk)
+            os.close(disk)
+            return
+    raise RuntimeError('the data are not on the disk')
+
+
+def main():
+    rng = random.Random(lab.seed_from_environment())
+    lab.make_certificates(lab.PKI, 'nas1', 'nas2')
+    for disk, group in (('/dev/ubda', 'nas1'), ('/dev/ubdb', 'nas2')):
+        lab.make_group(disk, group)
+        lab.make_pool(group, 'pool', 400 * MIB)
+    lab.make_thin('nas1', 'pool', 'vol', SIZE)
+    lab.make_thin('nas2', 'pool', 'replica', SIZE)
+    agent = lab.Agent([('replica', REPLICA, 'thin')]).start()
+    lab.write_device(SRC, 4 * MIB, rng.randbytes(2 * MIB))
+    result = verify()
+    expect('before the first sync there is nothing to compare',
+           result.code == lab.BASE_MISMATCH, result)
+    result = lab.sync(SRC, 'replica', 'u')
+    expect('synced', result.code == 0, result)
+    # The origin goes on; what was sent is compared.
+    lab.write_device(SRC, 0, rng.randbytes(MIB))
+    volumes = lab.volumes('nas1') + lab.volumes('nas2')
+    result = verify()
+    expect('equal', result.code == 0 and result['result'] == 'equal', result)
+    expect('all of it was compared', result['compared_bytes'] == SIZE, result)
+    expect('no snapshot was made', lab.volumes('nas1') + lab.volumes('nas2') == volumes)
+
+    sent = lab.contents(REPLICA)
+    flip_below_the_pool(5 * MIB)
+    expect('a bit flipped', lab.contents(REPLICA) != sent)
+    result = verify()
+    expect('it is found, and named',
+           result.code == lab.VERIFICATION and
+           result['different'] == [[5 * MIB, BLOCK]], result)
+    expect('nothing was written', lab.volumes('nas1') + lab.volumes('nas2') == volumes)
+    result = verify('--repair')
+    expect('repaired', result.code == 0 and result['result'] == 'repaired' and
+           result['sent_bytes'] == BLOCK, result)
+    expect('the replica is what was sent', lab.contents(REPLICA) == sent)
+
+    lab.write_device(REPLICA, 20 * MIB, rng.randbytes(4096))
+    lab.discard(REPLICA, 4 * MIB, BLOCK)
+    result = verify()
+    expect('foreign writes are found', result['different'] == [
+        [4 * MIB, BLOCK], [20 * MIB, BLOCK]], result)
+    result = verify('--repair')
+    expect('and repaired', result.code == 0 and lab.contents(REPLICA) == sent, result)
+    result = lab.sync(SRC, 'replica', 'u')
+    expect('the next sync is incremental', result.code == 0 and
+           result['method'] == 'metadata' and result['sent_bytes'] == MIB, result)
+    expect('and right', lab.contents(REPLICA) == lab.contents(SRC))
+    own = [v for v in lab.volumes('nas1') if '.snapsync-' in v]
+    expect('one base is kept', len(own) == 1, own)
+    snapshot = lab.make_snapshot('nas1', 'vol', 'mine')
+    result = verify(src=snapshot)
+    expect('a snapshot of the operator', result.code == 0 and result['warnings'], result)
+    expect('the agent ends well', agent.stop() == 0)
+    lab.finish()
+
+
+main()
