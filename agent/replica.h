@@ -48,6 +48,7 @@ struct HashStart {
 struct SendSource {
   std::string path;  // of its snapshot
   uint64_t number = 0;
+  uint64_t size = 0;           // bytes that are meant: the volume may be larger
   bool from_promoted = false;  // what a promoted volume holds now
 };
 

@@ -167,6 +167,17 @@ absl::StatusOr<SendSource> Replica::PrepareSend(uint64_t number, bool dry_run) {
       source.number = adopted.number;
     }
   }
+  SNAPSYNC_ASSIGN_OR_RETURN(record, LoadRecord());
+  for (const GenerationRecord& generation : record.generations) {
+    if (generation.number == source.number)
+      source.size = generation.source_size;
+  }
+  if (source.size == 0) {
+    return Error(Reason::kTargetUnsuitable,
+                 "volume " + options_.volume + " has no generation " +
+                     std::to_string(source.number) +
+                     "; revert --list shows what there is");
+  }
   SNAPSYNC_ASSIGN_OR_RETURN(source.path,
                             target_->GenerationPath(source.number));
   return source;

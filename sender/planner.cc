@@ -92,11 +92,12 @@ absl::StatusOr<PlannedSync> Planner::PlanReplica(const ReplicationState& state,
     absl::StatusOr<PlannedSync> delta = Metadata(state, target);
     if (!IsMismatch(delta.status())) return delta;
     const absl::Status refused = delta.status();
-    delta = BothSides(std::string(MessageOf(refused)));
-    if (!IsMismatch(delta.status())) return delta;
+    if (source_.has_metadata()) {
+      delta = BothSides(std::string(MessageOf(refused)));
+      if (!IsMismatch(delta.status())) return delta;
+    }
     if (Forced(kMetadata)) return Annotate(refused, why);
-    why = std::string(MessageOf(refused)) + "; " +
-          std::string(MessageOf(delta.status()));
+    why = std::string(MessageOf(refused));
   }
   if (options_.overwrite) return Overwrite(target, why);
   if (Forced(kFull)) {

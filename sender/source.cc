@@ -48,6 +48,23 @@ absl::StatusOr<std::optional<LogicalVolume>> FindVolume(
   return *volume;
 }
 
+// The beginning of a device.
+class LimitedReader final : public BlockReader {
+ public:
+  LimitedReader(std::unique_ptr<BlockReader> reader, uint64_t size)
+      : reader_(std::move(reader)), size_(size) {}
+
+  const std::string& name() const override { return reader_->name(); }
+  uint64_t size() const override { return size_; }
+  absl::Status Read(std::span<const ReadOperation> operations) override {
+    return reader_->Read(operations);
+  }
+
+ private:
+  const std::unique_ptr<BlockReader> reader_;
+  const uint64_t size_;
+};
+
 }  // namespace
 
 absl::StatusOr<SourceFacts> ExamineSource(const SourceOptions& options) {
@@ -108,6 +125,10 @@ absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
     }
   }
   SNAPSYNC_ASSIGN_OR_RETURN(snapshot->reader_, OpenFileReader(snapshot->path_));
+  if (options.size && *options.size < snapshot->reader_->size()) {
+    snapshot->reader_ = std::make_unique<LimitedReader>(
+        std::move(snapshot->reader_), *options.size);
+  }
   SNAPSYNC_RETURN_IF_ERROR(snapshot->FindMetadata(options));
   if (snapshot->identity_.empty()) snapshot->identity_ = snapshot->path_;
   return snapshot;

@@ -29,6 +29,8 @@ struct SourceOptions {
   std::optional<std::string> meta;  // --meta
   std::optional<uint32_t> id;       // --id
   std::string state_directory;
+  // Only so many bytes of it are meant; nullopt: all.
+  std::optional<uint64_t> size;
 };
 
 // What --src turned out to be; nothing was changed yet.

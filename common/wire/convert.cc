@@ -301,7 +301,9 @@ absl::StatusOr<HashBatch> FromProto(const v1::HashBlocksResponse& message) {
   }
   batch.first_block = message.first_block();
   batch.digests.resize(digests.size() / kDigestBytes);
-  std::memcpy(batch.digests.data(), digests.data(), digests.size());
+  if (!digests.empty()) {
+    std::memcpy(batch.digests.data(), digests.data(), digests.size());
+  }
   return batch;
 }
 

@@ -95,7 +95,8 @@ def set_up():
         lab.make_group(disk, group)
         lab.make_pool(group, 'pool', 1200 * MIB)
     lab.make_thin('nas1', 'pool', 'vol', SIZE)
-    lab.make_thin('nas2', 'pool', 'replica', SIZE)
+    # Other extents, another size.
+    lab.make_thin('nas2', 'pool', 'replica', SIZE + 4 * MIB)
     for node, address in (('nas1', NAS1), ('nas2', NAS2)):
         run('ip', 'netns', 'add', node)
         run('ip', 'netns', 'exec', node, 'ip', 'link', 'set', 'lo', 'up')
@@ -195,10 +196,14 @@ def fail_back(rng, nas1, nas2):
     lab.write_randomly(rng, REPLICA, 6)
     lab.discard_randomly(rng, REPLICA, 2)
     taken_over = lab.contents(REPLICA)
-    stale = lab.contents(SRC)
     nas1.start()
+    result = revert('--yes')
+    expect('a volume that is smaller than the promoted one',
+           result.code == lab.TARGET_UNSUITABLE, result)
+    lab.grow(SRC, SIZE + 4 * MIB)
+    stale = lab.contents(SRC)
     result = end(start(dry_run[0], *dry_run[1].split()))
-    expect('runbook: ' + dry_run[1], result.code == lab.BASE_MISMATCH, result)
+    expect('runbook: ' + dry_run[1], result.code == lab.DONE, result)
     # nas2 is killed in the middle of bringing nas1 back.
     process = start(revert_line[0], *revert_line[1].split(), '--speed-limit', '512K', '--json')
     begin = time.time()
@@ -209,7 +214,7 @@ def fail_back(rng, nas1, nas2):
     expect('cut: nas1 is what it was', lab.contents(SRC) == stale)
     time.sleep(1)
     nas2.start()
-    union = sum(BLOCK for c, s, t in zip(common, stale, taken_over)
+    union = sum(BLOCK for c, s, t in zip(common + [lab.ZEROES] * 64, stale, taken_over)
                 if (s != c or t != c) and t != lab.ZEROES)
     check('runbook: ' + revert_line[1], end(process), SRC, taken_over, union)
     lab.write_randomly(rng, SRC, 4)
