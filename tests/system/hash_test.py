@@ -107,7 +107,8 @@ def thin(rng):
            result['plan']['gone_bytes'] <= 3 * BLOCK, result)
     expect('thin, dry run: makes nothing',
            (lab.contents(target), lab.volumes('nas2')) == before)
-    check('thin, written to: healed', sync('--yes'), src, target, method='hash')
+    check('thin, written to: healed', sync('--yes', '--method', 'hash'), src, target,
+          method='hash')
     change(rng, src, 1)
     check('thin, and by metadata', sync(), src, target, method='metadata')
     expect('thin, no stage is left', 'thin.stage' not in lab.volumes('nas2'))

@@ -27,6 +27,7 @@ import lab  # noqa: E402
 from lab import BLOCK, MIB, run  # noqa: E402
 
 GUARD = re.compile(r'\bG(1[01]|[1-9])\b')
+COMMON = re.compile(r'since generation ([0-9a-f]{8}), which both hold')
 # Of a history, besides the first sync.
 STEPS = 8
 SLACK = 1.02
@@ -63,6 +64,7 @@ class History:
         self.snapshots = {}  # the operator's: name -> writable
         self.made = 0
         self.synced = None  # what the last accepted sync sent
+        self.known = {}  # the same by generation
         self.target_touched = False
         self.log = []
 
@@ -262,7 +264,7 @@ class History:
         old = {'metadata': self.synced, 'hash': before, 'full': None}[result['method']]
         data = data_in_changed_blocks(old, content)
         if 'either side' in result['why']:
-            data = max(data, data_in_changed_blocks(before, content))
+            data = self.data_of_both_sides(result, before, content)
         if result['sent_bytes'] > SLACK * data:
             raise Wrong('%d bytes sent for %d in changed blocks: %s' % (
                 result['sent_bytes'], data, result))
@@ -272,8 +274,18 @@ class History:
             if guard:
                 self.counts['%s, since %s' % (result['method'], guard.group(0))] += 1
         self.synced = content
+        self.known[result['generation'][:8]] = content
         self.target_touched = False
         self.accepted(result, content)
+
+    def data_of_both_sides(self, result, before, content):
+        """Bytes to send of the blocks that differ, on either side, from what was in
+        common."""
+        common = self.known[COMMON.search(result['why']).group(1)]
+        return sum(BLOCK for number, digest in enumerate(content)
+                   if digest != lab.ZEROES and not (
+                       number < len(common) and number < len(before) and
+                       common[number] == digest == before[number]))
 
     def accepted(self, result, content):
         pass

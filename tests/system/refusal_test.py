@@ -117,15 +117,15 @@ def bases(agent):
     change()
     accepted('to a further generation')
     change()
-    accepted('a sender whose state is of an older generation', method='hash',
+    accepted('a sender whose state is of an older generation', method='metadata',
              state=saved)
-    accepted('with the newest state, which is an older one now', method='hash')
+    accepted('with the newest state, which is an older one now', method='metadata')
 
     change()
     lab.write_device(TARGET, 4 * MIB, random.Random(3).randbytes(4096))
     refused('a target that somebody wrote to', lab.BASE_MISMATCH)
     refused('the same, forced', lab.BASE_MISMATCH, '--method', 'hash')
-    accepted('what differs, as told', '--yes', method='hash')
+    accepted('what either side changed, as told', '--yes', method='metadata')
     change()
     refused('all of it, not agreed to', lab.BASE_MISMATCH, '--method', 'full')
     accepted('all of it, as told', '--method', 'full', '--allow-full', method='full')

@@ -69,12 +69,8 @@ class TwoSided(history_test.History):
         different = lab.first_difference(self.src, wanted, size)
         if different is not None:
             raise Wrong('reverted, but different at %s: %s' % (different, result))
-        if result['method'] == 'metadata':
-            common = self.synced
-            most = sum(BLOCK for number, digest in enumerate(wanted)
-                       if digest != lab.ZEROES and not (
-                           number < len(common) and number < len(before) and
-                           common[number] == digest == before[number]))
+        if 'either side' in result['why']:
+            most = self.data_of_both_sides(result, before, wanted)
         else:
             most = data_in_changed_blocks(before, wanted)
         if result['sent_bytes'] > SLACK * most:
@@ -83,6 +79,7 @@ class TwoSided(history_test.History):
         self.counts['reverted: %s' % result['method']] += 1
         self.counts['accepted: revert'] += 1
         self.synced = wanted
+        self.known[result['generation'][:8]] = wanted
 
     def retained(self):
         listed = lab.run_send(

@@ -45,6 +45,8 @@ class ReplicaTest : public testing::TestWithParam<bool> {
     ReplicaOptions options;
     options.volume = "vol";
     options.kind = "simulated";
+    // The ports of the simulation are for one thread.
+    options.read_ahead = false;
     options.unix_seconds = [] { return int64_t{1}; };
     replica_ = std::make_unique<Replica>(std::move(options), volume_.Open(),
                                          store_.get());
