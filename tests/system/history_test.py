@@ -169,6 +169,8 @@ class History:
             own if self.rng.random() < 0.5 else [])
         if candidates:
             name = self.rng.choice(candidates)
+            # With a snapshot of the sender's or agent's goes what it proved.
+            self.base_lost |= name not in self.snapshots
             self.snapshots.pop(name, None)
             run('lvconvert', '-qq', '--merge', 'nas1/' + name)
             self.size = lab.device_size(self.src)
