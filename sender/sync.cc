@@ -48,7 +48,11 @@ class Sync {
     // Nothing is open any more: what is not needed can go.
     const bool drop =
         options_.dry_run ? made_now_ : !status.ok() && IsFinal(status);
-    if (drop && snapshot_.ours) {
+    // The base is needed whatever became of a repair that sent it again.
+    const bool is_base = state_.base &&
+                         state_.base->snapshot.group == snapshot_.group &&
+                         state_.base->snapshot.name == snapshot_.name;
+    if (drop && snapshot_.ours && !is_base) {
       state_.pending.reset();
       SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
       SNAPSYNC_RETURN_IF_ERROR(store_.RemovePlan());
