@@ -66,9 +66,7 @@ class Verify {
     request.replication = options_.replication;
     request.source = source->path();
     request.source_size = source->reader().size();
-    // Whatever the volume holds, and nothing is written.
-    request.allow_overwrite = true;
-    request.dry_run = true;
+    request.dry_run = true;  // nothing is written
     ExtentList mapped;
     if (source->has_metadata()) {
       SNAPSYNC_ASSIGN_OR_RETURN(GuardedDelta all,
@@ -79,12 +77,17 @@ class Verify {
     }
     options_.pump.notice("comparing " + source->path() + " with " +
                          options_.volume);
-    SNAPSYNC_ASSIGN_OR_RETURN(
-        const HashDelta delta,
-        CompareByHash(agent_, request, source->reader(), mapped,
-                      options_.pump.read_ahead, options_.pump.interrupted));
+    absl::StatusOr<HashDelta> delta = CompareWith(request, *source, mapped);
+    if (!delta.ok() && ReasonOf(delta.status()) == Reason::kBaseMismatch) {
+      // It is the replica, but not as it was committed. What is another's, or
+      // on another device, stays refused: kTargetUnsuitable.
+      result_.sync.warnings.push_back(std::string(MessageOf(delta.status())));
+      request.allow_overwrite = true;
+      delta = CompareWith(request, *source, mapped);
+    }
+    SNAPSYNC_RETURN_IF_ERROR(delta.status());
     result_.compared_bytes = request.source_size;
-    return Union(delta.changed, delta.gone);
+    return Union(delta->changed, delta->gone);
   }
 
   absl::Status Repair() {
@@ -98,6 +101,13 @@ class Verify {
   }
 
  private:
+  absl::StatusOr<HashDelta> CompareWith(const HashRequest& request,
+                                        SourceSnapshot& source,
+                                        const ExtentList& mapped) {
+    return CompareByHash(agent_, request, source.reader(), mapped,
+                         options_.pump.read_ahead, options_.pump.interrupted);
+  }
+
   const SyncOptions& options_;
   AgentClient& agent_;
   VerifyResult& result_;

@@ -25,9 +25,10 @@ struct VerifyResult {
 
 // Of `options`, --src, --dst and --uuid count as for RunSync(). Of an origin
 // the snapshot is compared that the last sync sent: kBaseMismatch when the
-// replica does not hold that generation. kVerification when something differs,
-// and was not, or could not be, repaired. What is known is in `result` in any
-// case.
+// replica does not hold that generation. kTargetUnsuitable when the volume is
+// not this replication's, or another device. kVerification when something
+// differs, and was not, or could not be, repaired. What is known is in `result`
+// in any case.
 absl::Status RunVerify(const SyncOptions& options, bool repair,
                        AgentClient& agent, VerifyResult& result);
 

@@ -305,6 +305,24 @@ class LoopbackTest(unittest.TestCase):
     def test_verify_works_within_one_host(self):
         self.verify_and_repair(self.target)
 
+    def test_verify_does_not_touch_what_is_not_its_replica(self):
+        self.agent = Agent(self.folder, self.pki)
+        self.sync(0)
+        self.write(self.target, [MIB])
+        before = self.files()
+        for options in ((), ('--repair',)):
+            result = self.sync(9, *options, command='verify', uuid='another')
+            self.assertIn('replica of', result['error'])
+        self.assertTrue(self.files() == before)
+
+    def test_verify_tells_that_somebody_wrote_what_was_there_before(self):
+        self.agent = Agent(self.folder, self.pki)
+        self.sync(0)
+        self.write(self.target, [MIB, MIB])
+        result = self.sync(0, command='verify')
+        self.assertEqual(result['result'], 'equal')
+        self.assertIn('written', ' '.join(result['warnings']))
+
     def test_verify_of_a_blank_volume_says_so(self):
         self.agent = Agent(self.folder, self.pki)
         self.assertIn('blank', self.sync(6, command='verify')['error'])

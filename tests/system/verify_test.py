@@ -85,6 +85,10 @@ def main():
     result = verify()
     expect('foreign writes are found', result['different'] == [
         [4 * MIB, BLOCK], [20 * MIB, BLOCK]], result)
+    base = [v for v in lab.volumes('nas1') if '.snapsync-' in v]
+    result = lab.sync('/dev/nas1/' + base[0], 'replica', 'u')
+    expect('the base itself, refused', result.code == lab.BASE_MISMATCH, result)
+    expect('the base is kept', base[0] in lab.volumes('nas1'), lab.volumes('nas1'))
     result = verify('--repair')
     expect('and repaired', result.code == 0 and lab.contents(REPLICA) == sent, result)
     result = lab.sync(SRC, 'replica', 'u')
