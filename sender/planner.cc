@@ -84,20 +84,16 @@ absl::StatusOr<PlannedSync> Planner::PlanReplica(const ReplicationState& state,
                                                  const VolumeState& target) {
   std::string why = "--method " + options_.method;
   if (Allowed(kMetadata)) {
-    if (source_.has_metadata() && source_.HoldsYounger(target.generation)) {
+    if (source_.has_metadata() && state.base &&
+        source_.HoldsYounger(state.base->generation)) {
       absl::StatusOr<PlannedSync> younger =
           BothSides("the volume was brought back since the last sync");
       if (!IsMismatch(younger.status())) return younger;
     }
     absl::StatusOr<PlannedSync> delta = Metadata(state, target);
     if (!IsMismatch(delta.status())) return delta;
-    const absl::Status refused = delta.status();
-    if (source_.has_metadata()) {
-      delta = BothSides(std::string(MessageOf(refused)));
-      if (!IsMismatch(delta.status())) return delta;
-    }
-    if (Forced(kMetadata)) return Annotate(refused, why);
-    why = std::string(MessageOf(refused));
+    if (Forced(kMetadata)) return Annotate(delta.status(), why);
+    why = std::string(MessageOf(delta.status()));
   }
   if (options_.overwrite) return Overwrite(target, why);
   if (Forced(kFull)) {

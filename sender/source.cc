@@ -227,14 +227,13 @@ std::vector<HeldGeneration> SourceSnapshot::HeldGenerations() const {
 }
 
 bool SourceSnapshot::HoldsYounger(const Id128& generation) const {
+  bool younger = false;
   for (const HeldGeneration& held : HeldGenerations()) {
-    if (held.generation == generation) return false;
+    if (held.generation == generation) return younger;
     const LogicalVolume& snapshot = held.snapshot;
-    if (!volume_->origin.empty() && snapshot.uuid != volume_->uuid &&
-        (snapshot.origin == volume_->origin ||
-         snapshot.name.starts_with(volume_->origin + ".g"))) {
-      return true;
-    }
+    younger |= !volume_->origin.empty() && snapshot.uuid != volume_->uuid &&
+               (snapshot.origin == volume_->origin ||
+                snapshot.name.starts_with(volume_->origin + ".g"));
   }
   return false;
 }

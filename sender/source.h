@@ -81,8 +81,9 @@ class SourceSnapshot {
   bool Is(const LogicalVolume& volume) const {
     return volume_ && volume_->uuid == volume.uuid;
   }
-  // One of this volume's is younger than that of `generation`: the volume was
-  // brought back since, and has less in common with the older one.
+  // That of `generation` is there, and one of this volume's that is younger:
+  // the volume was brought back since, and has less in common with the older
+  // one.
   bool HoldsYounger(const Id128& generation) const;
   // The record of one of them.
   BaseRecord RecordOfHeld(const HeldGeneration& held) const;

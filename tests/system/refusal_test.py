@@ -117,9 +117,9 @@ def bases(agent):
     change()
     accepted('to a further generation')
     change()
-    accepted('a sender whose state is of an older generation', method='metadata',
+    accepted('a sender whose state is of an older generation', method='hash',
              state=saved)
-    accepted('with the newest state, which is an older one now', method='metadata')
+    accepted('with the newest state, which is an older one now', method='hash')
 
     change()
     lab.write_device(TARGET, 4 * MIB, random.Random(3).randbytes(4096))
