@@ -119,7 +119,7 @@ def bases(agent):
     change()
     accepted('a sender whose state is of an older generation', method='hash',
              state=saved)
-    accepted('with the newest state, which is an older one now', method='hash')
+    accepted('with the newest state, which is an older one now', method='metadata')
 
     change()
     lab.write_device(TARGET, 4 * MIB, random.Random(3).randbytes(4096))
