@@ -383,7 +383,8 @@ class LoopbackTest(unittest.TestCase):
                 ['openssl', 's_client', version, '-brief', '-alpn', 'h2', '-connect',
                  '127.0.0.1:%d' % self.agent.port, '-CAfile', self.pki + '/ca.crt',
                  '-cert', self.pki + '/nas1.crt', '-key', self.pki + '/nas1.key'],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+                stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                errors='replace', timeout=30)
             self.assertEqual('TLS_AES_256_GCM_SHA384' in done.stderr, good, done.stderr)
 
     def test_nobody_there_is_a_connection_error(self):

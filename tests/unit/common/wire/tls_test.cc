@@ -7,9 +7,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <string>
 
 #include "common/base/error.h"
+#include "tests/testing/temporary_folder.h"
 
 namespace snapsync {
 namespace {
@@ -19,22 +21,21 @@ namespace {
 class TlsFilesTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    folder_ = std::filesystem::path(testing::TempDir()) / "tls_files_test";
-    std::filesystem::remove_all(folder_);
+    // Each test may be a process of its own, beside the others.
+    folder_ = std::make_unique<TemporaryFolder>();
     Make("ours nas1 nas2");
     Make("theirs nas3");
   }
+  static void TearDownTestSuite() { folder_.reset(); }
   static void Make(const std::string& arguments) {
     const size_t space = arguments.find(' ');
     const std::string command =
         std::string(SNAPSYNC_SOURCE_DIR "/certs/make-certs ") +
-        (folder_ / arguments.substr(0, space)).string() +
-        arguments.substr(space) + " >/dev/null 2>&1";
+        *folder_ / arguments.substr(0, space) + arguments.substr(space) +
+        " >/dev/null 2>&1";
     ASSERT_EQ(std::system(command.c_str()), 0) << command;
   }
-  static std::string Path(const std::string& name) {
-    return (folder_ / name).string();
-  }
+  static std::string Path(const std::string& name) { return *folder_ / name; }
   static wire::TlsFiles Good() {
     return {Path("ours/ca.crt"), Path("ours/nas1.crt"), Path("ours/nas1.key")};
   }
@@ -47,7 +48,7 @@ class TlsFilesTest : public testing::Test {
     EXPECT_NE(MessageOf(status).find(why), std::string_view::npos) << status;
   }
 
-  inline static std::filesystem::path folder_;
+  inline static std::unique_ptr<TemporaryFolder> folder_;
 };
 
 TEST_F(TlsFilesTest, GoodFilesTellTheNodesName) {
