@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sender/grpc_agent_client.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
@@ -235,6 +236,10 @@ class GrpcAgentClient final : public AgentClient {
 
 std::shared_ptr<grpc::Channel> MakeAgentChannel(
     const GrpcAgentOptions& options) {
+  // gRPC is kept to the end of the process: when its last user is gone it
+  // cleans up in a thread of its own, which the end of the process would cut
+  // off.
+  [[maybe_unused]] static const bool kept = (grpc_init(), true);
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytes);

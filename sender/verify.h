@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Whether a replica holds what was sent: both sides are read whole and compared
-// by SHA-256, whatever metadata and records say. Writes nothing, on either
-// side, unless it is to repair.
+// by SHA-256, whatever metadata and records say. Writes to no volume,
+// unless it is to repair; a commit that a crash interrupted is finished by the
+// agent first.
 #ifndef SNAPSYNC_SENDER_VERIFY_H_
 #define SNAPSYNC_SENDER_VERIFY_H_
 
