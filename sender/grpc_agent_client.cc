@@ -239,7 +239,7 @@ std::shared_ptr<grpc::Channel> MakeAgentChannel(
   // gRPC is kept to the end of the process: when its last user is gone it
   // cleans up in a thread of its own, which the end of the process would cut
   // off.
-  [[maybe_unused]] static const bool kept = (grpc_init(), true);
+  [[maybe_unused]] static const bool kKept = (grpc_init(), true);
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytes);
