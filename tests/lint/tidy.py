@@ -24,6 +24,7 @@ LAYERS = {
     'common/lvm': {'common/base', 'common/block'},
     'common/generations': {'common/base', 'common/block', 'common/thin', 'common/lvm'},
     'common/transfer': {'common/base', 'common/block'},
+    'common/qcow2': {'common/base', 'common/block'},
     'common/wire': {'common/base', 'common/block', 'common/transfer', 'proto'},
     'sender': {'common', 'proto'},
     'agent': {'common', 'proto', 'sender'},
