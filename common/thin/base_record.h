@@ -32,6 +32,18 @@ struct BaseRecord {
   friend bool operator==(const BaseRecord&, const BaseRecord&) = default;
 };
 
+// A logical volume that was made after a base, or the base itself. While it is
+// there, the base was made in this history of the pool, not in one that was
+// set back since (docs/delta.md, G9).
+struct WitnessRecord {
+  std::string lv_uuid;
+  uint32_t device_id = 0;
+  uint64_t transaction_id = 0;
+  uint32_t creation_time = 0;
+
+  friend bool operator==(const WitnessRecord&, const WitnessRecord&) = default;
+};
+
 }  // namespace snapsync
 
 #endif  // SNAPSYNC_COMMON_THIN_BASE_RECORD_H_

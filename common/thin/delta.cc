@@ -1,68 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/thin/delta.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/thin/delta_builder.h"
 
 namespace snapsync {
 namespace {
-
-// Collects extents of whole blocks, in ascending order, within the size.
-class DeltaBuilder {
- public:
-  DeltaBuilder(uint32_t block_size, const DeltaSizes& sizes)
-      : block_size_(block_size), size_(sizes.snapshot.value_or(UINT64_MAX)) {
-    delta_.block_size_bytes = block_size;
-    if (sizes.base && sizes.snapshot && *sizes.base < *sizes.snapshot) {
-      grown_from_ = *sizes.base / block_size;
-      covered_ = *grown_from_ * block_size;
-    }
-  }
-
-  // Whether `virtual_block` is one of which the size alone says that it may
-  // differ.
-  uint64_t grown_from() const { return grown_from_.value_or(kKeyEnd); }
-
-  // True when the block's offset in bytes does not overflow.
-  bool Addressable(uint64_t virtual_block) const {
-    return virtual_block < UINT64_MAX / block_size_;
-  }
-
-  void Add(uint64_t virtual_block, const Mapping* base,
-           const Mapping* snapshot) {
-    const uint64_t offset = virtual_block * block_size_;
-    if (virtual_block >= grown_from()) {
-      if (snapshot == nullptr) return;
-      AddTo(delta_.gone, covered_, offset);
-      AddTo(delta_.changed, offset, offset + block_size_);
-      covered_ = offset + block_size_;
-    } else if (snapshot == nullptr) {
-      AddTo(delta_.gone, offset, offset + block_size_);
-    } else if (base == nullptr || base->data_block != snapshot->data_block) {
-      AddTo(delta_.changed, offset, offset + block_size_);
-    }
-  }
-
-  Delta Finish() {
-    if (grown_from_) AddTo(delta_.gone, covered_, size_);
-    return std::move(delta_);
-  }
-
- private:
-  void AddTo(ExtentList& list, uint64_t from, uint64_t to) const {
-    to = std::min(to, size_);
-    if (from < to) list.Append({from, to - from});
-  }
-
-  const uint64_t block_size_;
-  const uint64_t size_;
-  std::optional<uint64_t> grown_from_;  // virtual block
-  uint64_t covered_ = 0;  // bytes up to which the grown part is in the lists
-  Delta delta_;
-};
 
 absl::Status CheckEntries(const PoolView& view, const ThinDevice& device,
                           const TreeWalk& walk) {
@@ -95,10 +40,15 @@ absl::StatusOr<TreeDelta> CompareDevices(PoolView& view,
       MergeTrees(view.nodes(), options,
                  [&](uint64_t virtual_block, const Mapping* base_mapping,
                      const Mapping* snapshot_mapping) {
-                   if (builder.Addressable(virtual_block)) {
-                     builder.Add(virtual_block, base_mapping, snapshot_mapping);
-                   } else {
+                   if (!builder.Addressable(virtual_block)) {
                      beyond = virtual_block;
+                   } else if (snapshot_mapping == nullptr) {
+                     builder.AddGone(virtual_block, 1);
+                   } else {
+                     builder.AddMapped(virtual_block,
+                                       base_mapping != nullptr &&
+                                           base_mapping->data_block ==
+                                               snapshot_mapping->data_block);
                    }
                  }));
   if (beyond) {
@@ -115,14 +65,18 @@ absl::StatusOr<TreeDelta> CompareDevices(PoolView& view,
   return result;
 }
 
-absl::StatusOr<TreeWalk> WalkDevice(PoolView& view, const ThinDevice& device) {
+absl::StatusOr<TreeWalk> WalkDevice(PoolView& view, const ThinDevice& device,
+                                    const MappingVisitor& visitor) {
   TreeMergeOptions options;
   options.snapshot_root = device.mapping_root;
   options.data_blocks = view.superblock().data_blocks;
   SNAPSYNC_ASSIGN_OR_RETURN(
       const TreeMergeResult merged,
-      MergeTrees(view.nodes(), options,
-                 [](uint64_t, const Mapping*, const Mapping*) {}));
+      MergeTrees(
+          view.nodes(), options,
+          [&](uint64_t virtual_block, const Mapping*, const Mapping* mapping) {
+            if (visitor) visitor(virtual_block, *mapping);
+          }));
   SNAPSYNC_RETURN_IF_ERROR(CheckEntries(view, device, merged.snapshot));
   return merged.snapshot;
 }

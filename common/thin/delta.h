@@ -8,6 +8,7 @@
 #define SNAPSYNC_COMMON_THIN_DELTA_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "absl/status/statusor.h"
@@ -48,8 +49,12 @@ absl::StatusOr<TreeDelta> CompareDevices(PoolView& view,
                                          const ThinDevice& snapshot,
                                          const DeltaSizes& sizes);
 
-// Walks the whole tree of `device`: kIo for damage as above.
-absl::StatusOr<TreeWalk> WalkDevice(PoolView& view, const ThinDevice& device);
+using MappingVisitor =
+    std::function<void(uint64_t virtual_block, const Mapping&)>;
+
+// Walks the whole tree of `device`, ascending: kIo for damage as above.
+absl::StatusOr<TreeWalk> WalkDevice(PoolView& view, const ThinDevice& device,
+                                    const MappingVisitor& visitor = nullptr);
 
 }  // namespace snapsync
 

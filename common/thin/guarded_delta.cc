@@ -6,7 +6,6 @@
 #include "common/base/status_macros.h"
 
 namespace snapsync {
-namespace {
 
 BaseRecord RecordOf(const PoolView& view, const ThinDevice& snapshot,
                     const DeltaRequest& request) {
@@ -26,8 +25,6 @@ BaseRecord RecordOf(const PoolView& view, const ThinDevice& snapshot,
   record.external_origin = request.facts.snapshot_external_origin;
   return record;
 }
-
-}  // namespace
 
 absl::StatusOr<GuardedDelta> ComputeDelta(PoolView& view,
                                           const DeltaRequest& request) {

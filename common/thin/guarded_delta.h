@@ -42,6 +42,10 @@ struct GuardedDelta {
 absl::StatusOr<GuardedDelta> ComputeDelta(PoolView& view,
                                           const DeltaRequest& request);
 
+// What is remembered of `snapshot`, which `request` speaks of.
+BaseRecord RecordOf(const PoolView& view, const ThinDevice& snapshot,
+                    const DeltaRequest& request);
+
 }  // namespace snapsync
 
 #endif  // SNAPSYNC_COMMON_THIN_GUARDED_DELTA_H_

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/thin/guards.h"
 
+#include <algorithm>
+
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -29,6 +31,81 @@ absl::Status Expect(Guard guard, std::string_view field, const T& found,
 
 std::string Quoted(const std::string& uuid) {
   return uuid.empty() ? "none" : uuid;
+}
+
+// G2, G3, and of G4 what is not the base's own.
+absl::Status CheckSamePool(const BaseRecord& record,
+                           const Superblock& superblock,
+                           const PoolFacts& facts) {
+  SNAPSYNC_RETURN_IF_ERROR(
+      Expect(Guard::kSamePool, "data block size of the pool in sectors",
+             superblock.data_block_sectors, record.data_block_sectors));
+  if (superblock.time < record.pool_time) {
+    return GuardRefusal(
+        Guard::kSameTimeline,
+        absl::StrCat("time of the pool: found ", superblock.time,
+                     ", expected at least ", record.pool_time,
+                     ": its metadata was set back; ", kAnotherMethod));
+  }
+  if (superblock.transaction_id < record.pool_transaction_id) {
+    return GuardRefusal(
+        Guard::kSameTimeline,
+        absl::StrCat("transaction of the pool: found ",
+                     superblock.transaction_id, ", expected at least ",
+                     record.pool_transaction_id,
+                     ": its metadata was set back; ", kAnotherMethod));
+  }
+  SNAPSYNC_RETURN_IF_ERROR(
+      Expect(Guard::kSameVolume, "UUID of the volume group",
+             Quoted(facts.vg_uuid), Quoted(record.vg_uuid)));
+  SNAPSYNC_RETURN_IF_ERROR(Expect(Guard::kSameVolume, "UUID of the pool",
+                                  Quoted(facts.pool_uuid),
+                                  Quoted(record.pool_uuid)));
+  return absl::OkStatus();
+}
+
+// G8: what is not mapped is zero, and the size is known.
+absl::Status CheckContentsKnown(const BaseRecord& record,
+                                const std::string& name) {
+  if (record.external_origin) {
+    return GuardRefusal(
+        Guard::kKnownContents,
+        absl::StrCat(name, ": external origin: found one, expected none; ",
+                     kAnotherMethod));
+  }
+  if (record.device_size == 0) {
+    return GuardRefusal(
+        Guard::kKnownContents,
+        absl::StrCat(name,
+                     ": size: found none in the record, expected the "
+                     "base's size; ",
+                     kAnotherMethod));
+  }
+  return absl::OkStatus();
+}
+
+// A volume's UUID is random and never comes again, so it can't be one of
+// another history; its thin device tells that the metadata was not set back
+// without LVM.
+bool Testifies(const WitnessFacts& witness, const BaseRecord& base) {
+  const WitnessRecord& record = witness.record;
+  return !record.lv_uuid.empty() && witness.lv_uuid == record.lv_uuid &&
+         record.transaction_id >= base.transaction_id && witness.device &&
+         witness.device->id == record.device_id &&
+         witness.device->transaction_id == record.transaction_id &&
+         witness.device->creation_time == record.creation_time;
+}
+
+std::string DescribeWitnesses(const std::vector<WitnessFacts>& witnesses) {
+  std::string text;
+  for (const WitnessFacts& witness : witnesses) {
+    if (witness.record.lv_uuid.empty()) continue;
+    absl::StrAppend(&text, text.empty() ? "" : " or ", "volume ",
+                    witness.record.lv_uuid, " with thin id ",
+                    witness.record.device_id, " and transaction ",
+                    witness.record.transaction_id);
+  }
+  return text.empty() ? "a volume of LVM, by its UUID" : text;
 }
 
 }  // namespace
@@ -92,30 +169,7 @@ absl::Status CheckSnapshot(const PoolFacts& facts) {
 absl::Status CheckBase(const BaseRecord& record, const Superblock& superblock,
                        const PoolFacts& facts,
                        const std::optional<ThinDevice>& device) {
-  SNAPSYNC_RETURN_IF_ERROR(
-      Expect(Guard::kSamePool, "data block size of the pool in sectors",
-             superblock.data_block_sectors, record.data_block_sectors));
-  if (superblock.time < record.pool_time) {
-    return GuardRefusal(
-        Guard::kSameTimeline,
-        absl::StrCat("time of the pool: found ", superblock.time,
-                     ", expected at least ", record.pool_time,
-                     ": its metadata was set back; ", kAnotherMethod));
-  }
-  if (superblock.transaction_id < record.pool_transaction_id) {
-    return GuardRefusal(
-        Guard::kSameTimeline,
-        absl::StrCat("transaction of the pool: found ",
-                     superblock.transaction_id, ", expected at least ",
-                     record.pool_transaction_id,
-                     ": its metadata was set back; ", kAnotherMethod));
-  }
-  SNAPSYNC_RETURN_IF_ERROR(
-      Expect(Guard::kSameVolume, "UUID of the volume group",
-             Quoted(facts.vg_uuid), Quoted(record.vg_uuid)));
-  SNAPSYNC_RETURN_IF_ERROR(Expect(Guard::kSameVolume, "UUID of the pool",
-                                  Quoted(facts.pool_uuid),
-                                  Quoted(record.pool_uuid)));
+  SNAPSYNC_RETURN_IF_ERROR(CheckSamePool(record, superblock, facts));
   SNAPSYNC_RETURN_IF_ERROR(
       Expect(Guard::kSameVolume,
              absl::StrCat("UUID of the volume with thin id ", record.device_id),
@@ -141,21 +195,36 @@ absl::Status CheckBase(const BaseRecord& record, const Superblock& superblock,
   SNAPSYNC_RETURN_IF_ERROR(Expect(Guard::kSameDevice,
                                   absl::StrCat(name, ": mapped blocks"),
                                   device->mapped_blocks, record.mapped_blocks));
-  if (record.external_origin) {
+  return CheckContentsKnown(record, name);
+}
+
+absl::Status CheckSavedBase(const BaseRecord& record,
+                            const Superblock& superblock,
+                            const PoolFacts& facts,
+                            const std::vector<WitnessFacts>& witnesses,
+                            const ThinDevice& snapshot) {
+  SNAPSYNC_RETURN_IF_ERROR(CheckSamePool(record, superblock, facts));
+  SNAPSYNC_RETURN_IF_ERROR(CheckContentsKnown(
+      record, absl::StrCat("base, thin device ", record.device_id)));
+  if (snapshot.creation_time <= record.creation_time) {
     return GuardRefusal(
-        Guard::kKnownContents,
-        absl::StrCat(name, ": external origin: found one, expected none; ",
-                     kAnotherMethod));
+        Guard::kSnapshotFrozen,
+        absl::StrCat("snapshot, thin device ", snapshot.id,
+                     ": creation time: found ", snapshot.creation_time,
+                     ", expected more than the base's, ", record.creation_time,
+                     "; ", kNewSnapshot));
   }
-  if (record.device_size == 0) {
-    return GuardRefusal(
-        Guard::kKnownContents,
-        absl::StrCat(name,
-                     ": size: found none in the record, expected the "
-                     "base's size; ",
-                     kAnotherMethod));
+  if (std::any_of(witnesses.begin(), witnesses.end(),
+                  [&](const WitnessFacts& witness) {
+                    return Testifies(witness, record);
+                  })) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return GuardRefusal(
+      Guard::kProvenTimeline,
+      absl::StrCat("witness that the pool was not set back since the base was "
+                   "made: found none, expected ",
+                   DescribeWitnesses(witnesses), "; ", kAnotherMethod));
 }
 
 bool BaseNeedsWholeWalk(const ThinDevice& base) {

@@ -33,6 +33,7 @@ enum class Guard {
   kBaseFrozen = 6,      // G6, and its cheap form
   kSnapshotFrozen = 7,  // G7
   kKnownContents = 8,   // G8
+  kProvenTimeline = 9,  // G9
 };
 
 absl::Status GuardRefusal(Guard guard, std::string_view message);
@@ -64,6 +65,21 @@ absl::Status CheckSnapshot(const PoolFacts& facts);
 absl::Status CheckBase(const BaseRecord& record, const Superblock& superblock,
                        const PoolFacts& facts,
                        const std::optional<ThinDevice>& device);
+
+// What is there now in the place of a witness.
+struct WitnessFacts {
+  WitnessRecord record;
+  std::string lv_uuid;  // that has its thin id in the pool; empty: none
+  std::optional<ThinDevice> device;
+};
+
+// For a base of which only the mappings are known: G2, G3, the group and the
+// pool of G4, G7's order of times, G8 and G9.
+absl::Status CheckSavedBase(const BaseRecord& record,
+                            const Superblock& superblock,
+                            const PoolFacts& facts,
+                            const std::vector<WitnessFacts>& witnesses,
+                            const ThinDevice& snapshot);
 
 // Whether the base's whole tree must be walked for CheckBaseFrozen(): it was
 // snapshotted itself, so its own later writes may lie in shared nodes.
