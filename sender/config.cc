@@ -22,6 +22,7 @@ absl::StatusOr<SenderConfig> ReadSenderConfig(const std::string& path) {
   }
   config.timeout_seconds = static_cast<uint64_t>(timeout);
   config.bytes_per_second = defaults.Size("speed-limit", 0);
+  config.save_mappings = defaults.Boolean("save-mappings", false);
   TomlTable tls = root.Table("tls");
   config.tls_ca = tls.String("ca", "");
   config.tls_certificate = tls.String("cert", "");

@@ -19,6 +19,7 @@ struct SenderConfig {
   int port = kDefaultPort;
   uint64_t timeout_seconds = 120;  // without progress; 0: never
   uint64_t bytes_per_second = 0;   // 0: no limit
+  bool save_mappings = false;
   std::string tls_ca;
   std::string tls_certificate;
   std::string tls_key;

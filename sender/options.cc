@@ -47,6 +47,7 @@ struct Flags {
   bool allow_full = false;
   bool yes = false;
   bool dry_run = false;
+  bool save_mappings = false;
   bool json = false;
 
   bool old_role = false;
@@ -115,9 +116,13 @@ void AddSyncFlags(CLI::App& app, Flags& flags) {
                "the metadata can't say what differs");
   app.add_flag("-y,--yes", flags.yes,
                "Overwrite what is on the target, sending what differs");
-  app.add_option("--method", flags.method,
-                 "How to find what to send: auto, metadata, hash or full")
-      ->check(CLI::IsMember({"auto", "metadata", "hash", "full"}));
+  app.add_option(
+         "--method", flags.method,
+         "How to find what to send: auto, metadata, saved, hash or full")
+      ->check(CLI::IsMember({"auto", "metadata", "saved", "hash", "full"}));
+  app.add_flag("--save-mappings", flags.save_mappings,
+               "Have the next sync find what differs from the base's mappings "
+               "when the base is gone by then");
   app.add_flag("-n,--dry-run", flags.dry_run,
                "Say what would be sent; write nothing");
 }
@@ -342,6 +347,7 @@ absl::StatusOr<Command> MakeSync(Flags flags) {
   sync.overwrite = flags.allow_full || flags.yes;
   sync.allow_full = flags.allow_full;
   sync.dry_run = flags.dry_run;
+  sync.save_mappings = flags.save_mappings || command.config.save_mappings;
   if (flags.resume != "auto") {
     SNAPSYNC_ASSIGN_OR_RETURN(sync.pump.resume_from_bytes,
                               ParseSize(flags.resume));

@@ -12,6 +12,7 @@ namespace snapsync {
 namespace {
 
 constexpr char kMetadata[] = "metadata";
+constexpr char kSaved[] = "saved";
 constexpr char kHash[] = "hash";
 constexpr char kFull[] = "full";
 constexpr char kAdvice[] =
@@ -31,6 +32,20 @@ absl::Status Advised(const absl::Status& status) {
     return status;
   }
   return Error(Reason::kBaseMismatch, message + "; " + kAdvice);
+}
+
+PlannedSync FromBase(GuardedDelta found, const char* method,
+                     const std::string& why, const Id128& base) {
+  const uint64_t size = found.record.device_size;
+  return {snapsync::Plan(size, std::move(found.delta.changed),
+                         std::move(found.delta.gone)),
+          method,
+          why,
+          base,
+          false,
+          false,
+          std::move(found.record),
+          std::move(found.warnings)};
 }
 
 // Whether the target is in the middle of, or just after, the pending sync.
@@ -95,6 +110,17 @@ absl::StatusOr<PlannedSync> Planner::PlanReplica(const ReplicationState& state,
     if (Forced(kMetadata)) return Annotate(delta.status(), why);
     why = std::string(MessageOf(delta.status()));
   }
+  if (Allowed(kSaved)) {
+    absl::StatusOr<PlannedSync> delta = Saved(state, target);
+    if (delta.ok() && !Forced(kSaved)) {
+      delta->why = why + ", but its mappings were saved";
+    }
+    if (!IsMismatch(delta.status())) return delta;
+    if (Forced(kSaved)) return Annotate(delta.status(), why);
+    if (state.base && state.base->saved) {
+      why += "; " + std::string(MessageOf(delta.status()));
+    }
+  }
   if (options_.overwrite) return Overwrite(target, why);
   if (Forced(kFull)) {
     return Error(Reason::kBaseMismatch,
@@ -150,11 +176,12 @@ absl::StatusOr<PlannedSync> Planner::PlanAgain(const ReplicationState& state) {
   }
   VolumeState target;
   target.generation = pending.base;
-  return Metadata(state, target);
+  return pending.method == kSaved ? Saved(state, target)
+                                  : Metadata(state, target);
 }
 
-absl::StatusOr<PlannedSync> Planner::Metadata(const ReplicationState& state,
-                                              const VolumeState& target) {
+absl::Status Planner::CheckBaseKnown(const ReplicationState& state,
+                                     const VolumeState& target) const {
   const std::string held = "generation " + Short(target.generation);
   if (!source_.has_metadata()) {
     return Error(Reason::kBaseMismatch,
@@ -169,18 +196,35 @@ absl::StatusOr<PlannedSync> Planner::Metadata(const ReplicationState& state,
                                             ", this sender's base is " +
                                             Short(state.base->generation));
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PlannedSync> Planner::Metadata(const ReplicationState& state,
+                                              const VolumeState& target) {
+  SNAPSYNC_RETURN_IF_ERROR(CheckBaseKnown(state, target));
   SNAPSYNC_ASSIGN_OR_RETURN(GuardedDelta found,
                             source_.DeltaFrom(state.base->record));
-  const uint64_t size = found.record.device_size;
-  return PlannedSync{snapsync::Plan(size, std::move(found.delta.changed),
-                                    std::move(found.delta.gone)),
-                     kMetadata,
-                     "the base of " + held + " is still in the pool",
-                     target.generation,
-                     false,
-                     false,
-                     std::move(found.record),
-                     std::move(found.warnings)};
+  return FromBase(std::move(found), kMetadata,
+                  "the base of generation " + Short(target.generation) +
+                      " is still in the pool",
+                  target.generation);
+}
+
+absl::StatusOr<PlannedSync> Planner::Saved(const ReplicationState& state,
+                                           const VolumeState& target) {
+  SNAPSYNC_RETURN_IF_ERROR(CheckBaseKnown(state, target));
+  if (!state.base->saved) {
+    return Error(Reason::kBaseMismatch,
+                 "the base's mappings were not saved (--save-mappings)");
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      GuardedDelta found,
+      source_.DeltaFromSaved(*state.base,
+                             store_.MappingsPath(state.base->saved->mappings)));
+  return FromBase(
+      std::move(found), kSaved,
+      "the mappings of generation " + Short(target.generation) + " were saved",
+      target.generation);
 }
 
 // A plan of all that is mapped.

@@ -4,9 +4,10 @@
 // whose conditions hold, and says why it had to step down.
 //
 //   metadata  the base is in the pool still and passes all guards: what
-//   differs;
-//             or another generation is there that both sides hold: what either
-//             side has changed since
+//             differs; or another generation is there that both sides hold:
+//             what either side has changed since
+//   saved     the base is gone, but its mappings were saved: what differs from
+//             those
 //   hash      the target holds something: what differs from that, by comparing
 //   full      all that is mapped (of a thick source: all of it)
 //
@@ -33,7 +34,7 @@ namespace snapsync {
 
 struct PlannedSync {
   Plan plan;
-  std::string method;  // "metadata", "hash", "full"
+  std::string method;  // "metadata", "saved", "hash", "full"
   std::string why;     // one sentence
   Id128 base;          // none for full
   // Every byte of the source's size is in the plan.
@@ -89,6 +90,11 @@ class Planner {
                                         const std::string& why);
   absl::StatusOr<PlannedSync> Metadata(const ReplicationState& state,
                                        const VolumeState& target);
+  absl::StatusOr<PlannedSync> Saved(const ReplicationState& state,
+                                    const VolumeState& target);
+  // The base is known, and is what the target holds.
+  absl::Status CheckBaseKnown(const ReplicationState& state,
+                              const VolumeState& target) const;
   // Since a generation that both sides hold: what either has changed.
   absl::StatusOr<PlannedSync> BothSides(const std::string& why);
   absl::StatusOr<PlannedSync> Hash(const std::string& why);

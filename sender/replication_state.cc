@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sender/replication_state.h"
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "common/base/atomic_file.h"
@@ -17,6 +19,7 @@ using Json = nlohmann::json;
 
 constexpr char kKind[] = "replication";
 constexpr int kVersion = 1;
+constexpr char kMappingsPrefix[] = "mappings.";
 // Of a saved plan: some 30 million extents.
 constexpr size_t kMaxPlanBytes = size_t{512} << 20;
 
@@ -40,6 +43,14 @@ Json ToJson(const BaseRecord& record) {
           {"data_block_sectors", record.data_block_sectors},
           {"device_size", record.device_size},
           {"external_origin", record.external_origin}};
+}
+
+Json ToJson(const SavedBase& saved) {
+  return {{"mappings", saved.mappings.ToString()},
+          {"lv_uuid", saved.witness.lv_uuid},
+          {"device_id", saved.witness.device_id},
+          {"transaction_id", saved.witness.transaction_id},
+          {"creation_time", saved.witness.creation_time}};
 }
 
 Id128 IdOf(const Json& value) {
@@ -71,13 +82,24 @@ BaseRecord RecordOf(const Json& json) {
   return record;
 }
 
+SavedBase SavedOf(const Json& json) {
+  SavedBase saved;
+  saved.mappings = IdOf(json.at("mappings"));
+  json.at("lv_uuid").get_to(saved.witness.lv_uuid);
+  json.at("device_id").get_to(saved.witness.device_id);
+  json.at("transaction_id").get_to(saved.witness.transaction_id);
+  json.at("creation_time").get_to(saved.witness.creation_time);
+  return saved;
+}
+
 ReplicationState StateOf(const Json& json) {
   ReplicationState state;
   if (json.contains("base")) {
     const Json& base = json["base"];
     state.base =
         BaseState{IdOf(base.at("generation")), SnapshotOf(base.at("snapshot")),
-                  RecordOf(base.at("record"))};
+                  RecordOf(base.at("record")), std::nullopt};
+    if (base.contains("saved")) state.base->saved = SavedOf(base["saved"]);
   }
   if (json.contains("pending")) {
     const Json& pending = json["pending"];
@@ -96,6 +118,7 @@ ReplicationState StateOf(const Json& json) {
 
 ReplicationStore::ReplicationStore(FileLock lock, const std::string& folder)
     : lock_(std::move(lock)),
+      folder_(folder),
       path_(folder + "/replication.state"),
       plan_path_(folder + "/hash.plan") {}
 
@@ -134,6 +157,7 @@ absl::Status ReplicationStore::Save(const ReplicationState& state) const {
     json["base"] = {{"generation", state.base->generation.ToString()},
                     {"snapshot", ToJson(state.base->snapshot)},
                     {"record", ToJson(state.base->record)}};
+    if (state.base->saved) json["base"]["saved"] = ToJson(*state.base->saved);
   }
   if (state.pending) {
     json["pending"] = {{"generation", state.pending->generation.ToString()},
@@ -168,6 +192,34 @@ absl::Status ReplicationStore::SavePlan(const SavedPlan& saved) const {
 
 absl::Status ReplicationStore::RemovePlan() const {
   return RemoveFile(plan_path_);
+}
+
+std::string ReplicationStore::MappingsPath(const Id128& id) const {
+  return folder_ + "/" + kMappingsPrefix + id.ToString();
+}
+
+absl::Status ReplicationStore::RemoveOtherMappings(
+    const ReplicationState& state) const {
+  std::string kept;
+  if (state.base && state.base->saved) {
+    kept = MappingsPath(state.base->saved->mappings);
+  }
+  std::error_code error;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(folder_, error)) {
+    const std::string path = entry.path().string();
+    if (path == kept ||
+        !entry.path().filename().string().starts_with(kMappingsPrefix)) {
+      continue;
+    }
+    SNAPSYNC_RETURN_IF_ERROR(RemoveFile(path));
+  }
+  if (!error) return absl::OkStatus();
+  return PosixError(error.value(), folder_ + ": can't be listed");
+}
+
+std::string ReplicationStore::name() const {
+  return folder_.substr(folder_.rfind('/') + 1);
 }
 
 }  // namespace snapsync

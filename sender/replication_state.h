@@ -30,10 +30,17 @@ struct SnapshotName {
   bool ours = false;  // made by us from an origin, and removed by us
 };
 
+// What is left of a base when its snapshot is gone (saved_base.h).
+struct SavedBase {
+  Id128 mappings;  // names the file
+  WitnessRecord witness;
+};
+
 struct BaseState {
   Id128 generation;
   SnapshotName snapshot;
   BaseRecord record;
+  std::optional<SavedBase> saved;
 };
 
 struct PendingState {
@@ -70,10 +77,19 @@ class ReplicationStore {
   absl::Status SavePlan(const SavedPlan& saved) const;
   absl::Status RemovePlan() const;
 
+  // Where the mappings of a base are.
+  std::string MappingsPath(const Id128& id) const;
+  // Removes all mappings but those that `state` names.
+  absl::Status RemoveOtherMappings(const ReplicationState& state) const;
+
+  // 32 hexadecimal digits that no other replication has.
+  std::string name() const;
+
  private:
   ReplicationStore(FileLock lock, const std::string& folder);
 
   FileLock lock_;
+  std::string folder_;
   std::string path_;
   std::string plan_path_;
 };

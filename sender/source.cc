@@ -11,6 +11,7 @@
 #include "common/block/file_device.h"
 #include "common/thin/metadata_snapshot.h"
 #include "common/thin/pool_control.h"
+#include "common/thin/saved_delta.h"
 
 namespace snapsync {
 namespace {
@@ -192,7 +193,7 @@ absl::Status SourceSnapshot::FindMetadata(const SourceOptions& options) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<GuardedDelta> SourceSnapshot::DeltaFrom(
+DeltaRequest SourceSnapshot::RequestFrom(
     const std::optional<BaseRecord>& base) const {
   DeltaRequest request;
   request.snapshot_id = *thin_id_;
@@ -209,13 +210,55 @@ absl::StatusOr<GuardedDelta> SourceSnapshot::DeltaFrom(
       if (holder != nullptr) request.facts.base_lv_uuid = holder->uuid;
     }
   }
+  return request;
+}
+
+MetadataSource SourceSnapshot::metadata() const {
   MetadataSource metadata;
   metadata.path = metadata_;
   metadata.state_directory = state_directory_;
+  return metadata;
+}
+
+absl::StatusOr<GuardedDelta> SourceSnapshot::DeltaFrom(
+    const std::optional<BaseRecord>& base) const {
+  const DeltaRequest request = RequestFrom(base);
   GuardedDelta delta;
   SNAPSYNC_RETURN_IF_ERROR(
-      WithPoolView(metadata, [&](PoolView& view) -> absl::Status {
+      WithPoolView(metadata(), [&](PoolView& view) -> absl::Status {
         SNAPSYNC_ASSIGN_OR_RETURN(delta, ComputeDelta(view, request));
+        return absl::OkStatus();
+      }));
+  return delta;
+}
+
+absl::StatusOr<GuardedDelta> SourceSnapshot::DeltaFromSaved(
+    const BaseState& base, const std::string& mappings) const {
+  if (!volume_) {
+    return GuardRefusal(Guard::kProvenTimeline,
+                        path_ +
+                            " is no volume of LVM, so nothing proves that "
+                            "its pool was not set back");
+  }
+  const DeltaRequest request = RequestFrom(base.record);
+  // The base itself, if it is there still (but was written to), tells as much.
+  std::vector<WitnessLookup> witnesses = {
+      {base.saved->witness, ""},
+      {{base.record.lv_uuid, base.record.device_id, base.record.transaction_id,
+        base.record.creation_time},
+       ""}};
+  for (WitnessLookup& witness : witnesses) {
+    const LogicalVolume* holder =
+        group_->FindThinId(volume_->pool_uuid, witness.record.device_id);
+    if (holder != nullptr) witness.lv_uuid = holder->uuid;
+  }
+  GuardedDelta delta;
+  SNAPSYNC_RETURN_IF_ERROR(
+      WithPoolView(metadata(), [&](PoolView& view) -> absl::Status {
+        SNAPSYNC_ASSIGN_OR_RETURN(
+            delta, ComputeSavedDelta(view, request, mappings,
+                                     {base.saved->mappings, base.generation},
+                                     witnesses));
         return absl::OkStatus();
       }));
   return delta;

@@ -20,6 +20,7 @@
 #include "common/generations/held_generations.h"
 #include "common/lvm/lvm.h"
 #include "common/thin/guarded_delta.h"
+#include "common/thin/metadata_snapshot.h"
 #include "sender/replication_state.h"
 
 namespace snapsync {
@@ -74,6 +75,16 @@ class SourceSnapshot {
   absl::StatusOr<GuardedDelta> DeltaFrom(
       const std::optional<BaseRecord>& base) const;
 
+  // The same from a base whose snapshot may be gone, by its mappings, which are
+  // in the file at `mappings`. Requires base.saved.
+  absl::StatusOr<GuardedDelta> DeltaFromSaved(
+      const BaseState& base, const std::string& mappings) const;
+
+  // A volume of LVM; nullopt: none.
+  const std::optional<LogicalVolume>& volume() const { return volume_; }
+  // Where its metadata are. Requires has_metadata().
+  MetadataSource metadata() const;
+
   // The generations of which this pool has snapshots, the youngest first. None
   // without LVM.
   std::vector<HeldGeneration> HeldGenerations() const;
@@ -95,6 +106,7 @@ class SourceSnapshot {
  private:
   SourceSnapshot() = default;
   absl::Status FindMetadata(const SourceOptions& options);
+  DeltaRequest RequestFrom(const std::optional<BaseRecord>& base) const;
 
   std::string path_;
   std::string identity_;

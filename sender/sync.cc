@@ -12,6 +12,7 @@
 #include "common/base/status_macros.h"
 #include "sender/planner.h"
 #include "sender/replication_state.h"
+#include "sender/saved_base.h"
 
 namespace snapsync {
 namespace {
@@ -236,17 +237,50 @@ class Sync {
         state_.base->snapshot.name != snapshot_.name) {
       unneeded_ = state_.base->snapshot;
     }
+    had_saved_ = state_.base && state_.base->saved;
     state_.pending.reset();
     state_.base.reset();
     if (planned.record) {
-      state_.base = BaseState{generation, snapshot_, *planned.record};
+      state_.base =
+          BaseState{generation, snapshot_, *planned.record, std::nullopt};
       // Without it a later revert finds less in common, and sends more.
       if (absl::Status s = source.Mark(generation, *planned.record); !s.ok()) {
         result_.warnings.push_back(std::string(MessageOf(s)));
       }
+      if (options_.save_mappings) SaveMappings(source);
     }
     SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
+    if (had_saved_ || options_.save_mappings) RemoveOtherSaved(source);
     return store_.RemovePlan();
+  }
+
+  // The sync is done already: what fails here costs the next one more.
+  void SaveMappings(const SourceSnapshot& source) {
+    if (!source.volume()) {
+      result_.warnings.push_back(source.path() +
+                                 " is no volume of LVM: its mappings are not "
+                                 "saved");
+      return;
+    }
+    absl::StatusOr<SavedBase> saved =
+        SaveBase(*source.volume(), source.metadata(), state_.base->record,
+                 state_.base->generation, store_);
+    if (saved.ok()) {
+      state_.base->saved = *std::move(saved);
+    } else {
+      result_.warnings.push_back("the base's mappings could not be saved: " +
+                                 std::string(MessageOf(saved.status())));
+    }
+  }
+
+  void RemoveOtherSaved(const SourceSnapshot& source) {
+    if (!source.volume()) return;
+    if (absl::Status s =
+            RemoveOtherSavedBases(source.volume()->group, state_, store_);
+        !s.ok()) {
+      result_.warnings.push_back("old saved mappings could not be removed: " +
+                                 std::string(MessageOf(s)));
+    }
   }
 
   void RemoveUnneeded() {
@@ -264,7 +298,8 @@ class Sync {
   SyncResult& result_;
   ReplicationState state_;
   SnapshotName snapshot_;
-  bool made_now_ = false;  // the snapshot, by this run
+  bool made_now_ = false;   // the snapshot, by this run
+  bool had_saved_ = false;  // mappings of the base before
   std::optional<SnapshotName> unneeded_;
 };
 

@@ -26,6 +26,7 @@ struct SyncOptions {
   bool overwrite = false;       // --yes, --allow-full
   bool allow_full = false;
   bool dry_run = false;
+  bool save_mappings = false;  // for when the base is gone (saved_base.h)
   PumpOptions pump;
 };
 

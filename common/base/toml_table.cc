@@ -97,6 +97,15 @@ int64_t TomlTable::Integer(const std::string& key, int64_t fallback) {
   return fallback;
 }
 
+bool TomlTable::Boolean(const std::string& key, bool fallback) {
+  node_->asked.insert(key);
+  const toml::node* value = Find(node_->table, key);
+  if (value == nullptr) return fallback;
+  if (const auto given = value->value_exact<bool>()) return *given;
+  document_->Fail(value, "\"" + key + "\" must be true or false");
+  return fallback;
+}
+
 uint64_t TomlTable::Size(const std::string& key, uint64_t fallback) {
   node_->asked.insert(key);
   const toml::node* value = Find(node_->table, key);

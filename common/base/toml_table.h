@@ -34,6 +34,7 @@ class TomlTable {
   bool Has(const std::string& key) const;
   std::string String(const std::string& key, const std::string& fallback);
   int64_t Integer(const std::string& key, int64_t fallback);
+  bool Boolean(const std::string& key, bool fallback);
   // A string with K, M, G or a plain number: bytes.
   uint64_t Size(const std::string& key, uint64_t fallback);
   std::vector<std::string> Strings(const std::string& key);

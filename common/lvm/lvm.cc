@@ -115,6 +115,7 @@ absl::Status DeleteThinDevice(const VolumeGroup& group,
 // Change(), and once again without the thin device that LVM stumbles over, if
 // `may_delete` says that it is nobody's.
 absl::Status ChangeInPool(const VolumeGroup& group,
+                          const std::string& pool_uuid,
                           const std::vector<LogicalVolume>& volumes,
                           const std::vector<std::string>& argv,
                           const std::function<bool(uint32_t)>& may_delete) {
@@ -125,9 +126,16 @@ absl::Status ChangeInPool(const VolumeGroup& group,
   if (!orphan.has_value() || !may_delete(*orphan)) {
     return Failure(NamesOf(volumes), first);
   }
-  SNAPSYNC_RETURN_IF_ERROR(
-      DeleteThinDevice(group, volumes.front().pool_uuid, *orphan));
+  SNAPSYNC_RETURN_IF_ERROR(DeleteThinDevice(group, pool_uuid, *orphan));
   return Change(volumes.front(), argv);
+}
+
+void AddTags(const std::vector<std::string>& tags,
+             std::vector<std::string>& argv) {
+  for (const std::string& tag : tags) {
+    argv.emplace_back("--addtag");
+    argv.push_back(tag);
+  }
 }
 
 absl::Status CheckNewName(const std::string& name) {
@@ -162,14 +170,26 @@ absl::Status CreateThinSnapshot(const VolumeGroup& group,
                                    options.activation_skip ? "-ky" : "-kn",
                                    "-n",
                                    name};
-  for (const std::string& tag : options.tags) {
-    argv.emplace_back("--addtag");
-    argv.push_back(tag);
-  }
-  return ChangeInPool(group, {origin}, WithNames(std::move(argv), {origin}),
+  AddTags(options.tags, argv);
+  return ChangeInPool(group, origin.pool_uuid, {origin},
+                      WithNames(std::move(argv), {origin}),
                       [&](uint32_t thin_id) {
                         return IsAboveAll(group, origin.pool_uuid, thin_id);
                       });
+}
+
+absl::Status CreateEmptyThinVolume(const VolumeGroup& group,
+                                   const LogicalVolume& pool,
+                                   const std::string& name,
+                                   const std::vector<std::string>& tags) {
+  SNAPSYNC_RETURN_IF_ERROR(CheckNewName(name));
+  std::vector<std::string> argv = {"lvcreate", "-y", "-qq", "-an", "-ky", "-pr",
+                                   "-Wn",      "-V", "1",   "-n",  name};
+  AddTags(tags, argv);
+  argv.emplace_back("-T");
+  return ChangeInPool(
+      group, pool.uuid, {pool}, WithNames(std::move(argv), {pool}),
+      [&](uint32_t thin_id) { return IsAboveAll(group, pool.uuid, thin_id); });
 }
 
 absl::Status ActivateVolumes(const std::vector<LogicalVolume>& volumes) {
@@ -186,7 +206,8 @@ absl::Status RemoveVolumes(const VolumeGroup& group,
                            const std::vector<LogicalVolume>& volumes) {
   if (volumes.empty()) return absl::OkStatus();
   return ChangeInPool(
-      group, volumes, WithNames({"lvremove", "-y", "-qq", "-f"}, volumes),
+      group, volumes.front().pool_uuid, volumes,
+      WithNames({"lvremove", "-y", "-qq", "-f"}, volumes),
       [&](uint32_t thin_id) { return IsOnlyOf(group, volumes, thin_id); });
 }
 

@@ -112,6 +112,13 @@ absl::Status CreateThinSnapshot(const VolumeGroup& group,
                                 const std::string& name,
                                 const SnapshotOptions& options);
 
+// An empty thin volume of the smallest size in `pool`, not active, read-only.
+// The same crash is mended as for a snapshot.
+absl::Status CreateEmptyThinVolume(const VolumeGroup& group,
+                                   const LogicalVolume& pool,
+                                   const std::string& name,
+                                   const std::vector<std::string>& tags);
+
 // Of one volume group. Also those that skip activation.
 absl::Status ActivateVolumes(const std::vector<LogicalVolume>& volumes);
 // kBusy when one is in use (LVM tries for five seconds); others may be

@@ -91,7 +91,7 @@ class MappingsReader {
   // written has come back.
   absl::StatusOr<std::optional<MappingRun>> Next();
 
-  // That Next() has given.
+  // Of the groups that Next() has read so far; at its end: of the file.
   uint64_t mappings() const { return mappings_; }
 
  private:

@@ -66,6 +66,7 @@ class History:
         self.synced = None  # what the last accepted sync sent
         self.known = {}  # the same by generation
         self.target_touched = False
+        self.saving = self.rng.random() < 0.5
         self.log = []
 
     def set_up(self):
@@ -232,6 +233,8 @@ class History:
         raise Wrong('no way out of a refusal: %s' % result)
 
     def send(self, src, *arguments):
+        if self.saving:
+            arguments += ('--save-mappings',)
         result = lab.sync(src, self.replica, 'u%d' % self.seed, *arguments)
         for _ in range(3):  # a busy machine; the exit code says: try again
             if result.code != lab.CONNECTION:
@@ -261,7 +264,8 @@ class History:
             raise Wrong('accepted, but different at %s: %s' % (
                 different, result))
         # What it is incremental to: the last sync, what is on the target, nothing.
-        old = {'metadata': self.synced, 'hash': before, 'full': None}[result['method']]
+        old = {'metadata': self.synced, 'saved': self.synced, 'hash': before,
+               'full': None}[result['method']]
         data = data_in_changed_blocks(old, content)
         if 'either side' in result['why']:
             data = self.data_of_both_sides(result, before, content)

@@ -60,7 +60,8 @@ class PlannerTest : public testing::Test {
     target_.size = kSize;
     target_.replication = "nightly";
     target_.generation = agent_.generation;
-    state_.base = BaseState{target_.generation, {}, RecordOf(kBaseId)};
+    state_.base =
+        BaseState{target_.generation, {}, RecordOf(kBaseId), std::nullopt};
     source_ = Open(kSnapshotId);
   }
 
@@ -124,6 +125,15 @@ TEST_F(PlannerTest, ABaseThatPassesTheGuardsGivesTheDelta) {
   EXPECT_FALSE(agent_.asked.has_value());
 }
 
+TEST_F(PlannerTest, SavedMappingsAreOfNoUseWithoutLvmsUuids) {
+  state_.base->record.mapped_blocks += 1;  // G5
+  state_.base->saved.emplace();
+  ExpectPlan("hash", "G5");
+  ExpectPlan("hash", "G9");
+  options_.method = "saved";
+  EXPECT_THAT(MakePlan(), FailsWith(Reason::kBaseMismatch, "G9"));
+}
+
 TEST_F(PlannerTest, ABlankTargetGetsAllThatIsMapped) {
   target_ = VolumeState{};
   target_.state = "empty";
@@ -133,8 +143,10 @@ TEST_F(PlannerTest, ABlankTargetGetsAllThatIsMapped) {
   EXPECT_EQ(planned->plan.changed_bytes(), 7 * kBlock);
   EXPECT_TRUE(planned->plan.gone().empty());
   EXPECT_FALSE(planned->covers_all);
-  options_.method = "hash";
-  EXPECT_THAT(MakePlan(), FailsWith(Reason::kBaseMismatch, "is blank"));
+  for (const char* method : {"hash", "saved"}) {
+    options_.method = method;
+    EXPECT_THAT(MakePlan(), FailsWith(Reason::kBaseMismatch, "is blank"));
+  }
 }
 
 TEST_F(PlannerTest, AGuardThatRefusesLeadsToComparing) {
