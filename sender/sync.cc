@@ -311,6 +311,11 @@ absl::Status RunSync(const SyncOptions& options, AgentClient& agent,
       ReplicationStore store,
       ReplicationStore::Open(options.source.state_directory,
                              options.replication, options.destination));
+  return RunSync(options, std::move(store), agent, result);
+}
+
+absl::Status RunSync(const SyncOptions& options, ReplicationStore store,
+                     AgentClient& agent, SyncResult& result) {
   return Sync(options, agent, std::move(store), result).Run();
 }
 

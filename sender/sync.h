@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "sender/agent_client.h"
 #include "sender/pump.h"
+#include "sender/replication_state.h"
 #include "sender/source.h"
 
 namespace snapsync {
@@ -48,6 +49,10 @@ struct SyncResult {
 // What is known is in `result` even when it fails.
 absl::Status RunSync(const SyncOptions& options, AgentClient& agent,
                      SyncResult& result);
+
+// The same for who has the replication's lock already.
+absl::Status RunSync(const SyncOptions& options, ReplicationStore store,
+                     AgentClient& agent, SyncResult& result);
 
 }  // namespace snapsync
 

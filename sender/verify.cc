@@ -15,19 +15,28 @@ namespace {
 
 class Verify {
  public:
-  Verify(const SyncOptions& options, AgentClient& agent, VerifyResult& result)
-      : options_(options), agent_(agent), result_(result) {}
+  // Until it is destroyed no sync of the replication comes in between.
+  Verify(const SyncOptions& options, ReplicationStore store, AgentClient& agent,
+         VerifyResult& result)
+      : options_(options),
+        store_(std::move(store)),
+        agent_(agent),
+        result_(result) {}
 
   // Which snapshot --src means, as SourceSnapshot::Open() takes it.
-  absl::Status ChooseSource() {
+  absl::Status ChooseSource(bool repair) {
     source_ = options_.source;
     SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState target,
                               agent_.Describe(options_.volume));
-    SNAPSYNC_ASSIGN_OR_RETURN(
-        const ReplicationStore store,
-        ReplicationStore::Open(source_.state_directory, options_.replication,
-                               options_.destination));
-    SNAPSYNC_ASSIGN_OR_RETURN(const ReplicationState state, store.Load());
+    SNAPSYNC_ASSIGN_OR_RETURN(const ReplicationState state, store_.Load());
+    // One of the base again is a repair that was interrupted.
+    if (repair && state.pending &&
+        !(state.base &&
+          state.pending->snapshot.name == state.base->snapshot.name)) {
+      return Error(Reason::kBusy,
+                   "a sync of this replication was interrupted: run it again, "
+                   "it goes on where it was; then verify");
+    }
     SNAPSYNC_ASSIGN_OR_RETURN(const SourceFacts facts, ExamineSource(source_));
     const bool known =
         state.base && state.base->generation == target.generation;
@@ -97,7 +106,7 @@ class Verify {
     sync.overwrite = true;
     sync.allow_full = false;
     sync.dry_run = false;
-    return RunSync(sync, agent_, result_.sync);
+    return RunSync(sync, std::move(store_), agent_, result_.sync);
   }
 
  private:
@@ -109,6 +118,7 @@ class Verify {
   }
 
   const SyncOptions& options_;
+  ReplicationStore store_;
   AgentClient& agent_;
   VerifyResult& result_;
   SourceOptions source_;
@@ -130,8 +140,12 @@ absl::Status Different(const std::string& volume, const ExtentList& extents) {
 
 absl::Status RunVerify(const SyncOptions& options, bool repair,
                        AgentClient& agent, VerifyResult& result) {
-  Verify verify(options, agent, result);
-  SNAPSYNC_RETURN_IF_ERROR(verify.ChooseSource());
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      ReplicationStore store,
+      ReplicationStore::Open(options.source.state_directory,
+                             options.replication, options.destination));
+  Verify verify(options, std::move(store), agent, result);
+  SNAPSYNC_RETURN_IF_ERROR(verify.ChooseSource(repair));
   SNAPSYNC_ASSIGN_OR_RETURN(result.different, verify.Compare());
   result.result = result.different.empty() ? "equal" : "different";
   if (result.different.empty()) return absl::OkStatus();

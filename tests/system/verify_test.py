@@ -7,6 +7,7 @@ and a foreign write are found by offset and healed; the sync after it is increme
 import mmap
 import os
 import random
+import time
 
 import lab
 from lab import BLOCK, MIB, expect
@@ -97,6 +98,19 @@ def main():
     expect('and right', lab.contents(REPLICA) == lab.contents(SRC))
     own = [v for v in lab.volumes('nas1') if '.snapsync-' in v]
     expect('one base is kept', len(own) == 1, own)
+    lab.write_device(SRC, 24 * MIB, rng.randbytes(2 * MIB))
+    sync = lab.Sync(SRC, 'replica', 'u', '--speed-limit', '64K')
+    time.sleep(8)
+    expect('another one is under way', sync.running())
+    result = verify()
+    expect('meanwhile nothing is compared', result.code == lab.BUSY, result)
+    sync.kill()
+    result = verify('--repair')
+    expect('an interrupted sync is not repaired over', result.code == lab.BUSY and
+           'run it again' in result.text, result)
+    result = lab.sync(SRC, 'replica', 'u')
+    expect('it goes on', result.code == 0 and
+           lab.contents(REPLICA) == lab.contents(SRC), result)
     snapshot = lab.make_snapshot('nas1', 'vol', 'mine')
     result = verify(src=snapshot)
     expect('a snapshot of the operator', result.code == 0 and result['warnings'], result)
