@@ -235,8 +235,9 @@ class FileWriter final : public BlockWriter {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BlockReader>> OpenFileReader(
-    const std::string& path) {
+    const std::string& path, const std::string& name) {
   SNAPSYNC_ASSIGN_OR_RETURN(auto file, OpenFile::Open(path, O_RDONLY));
+  if (!name.empty()) file->name = name;
   return std::make_unique<FileReader>(std::move(file));
 }
 

@@ -16,9 +16,10 @@
 
 namespace snapsync {
 
-// Opens `path` for reading. kIo with the path when it can't be.
+// Opens `path` for reading. kIo with the path when it can't be. `name` is what
+// errors call it; empty: the path.
 absl::StatusOr<std::unique_ptr<BlockReader>> OpenFileReader(
-    const std::string& path);
+    const std::string& path, const std::string& name = {});
 
 enum class ZeroMethod {
   // A thin device: whole blocks of the pool are discarded (they then read as
