@@ -20,9 +20,11 @@ constexpr size_t kExtentsAtATime = 4096;
 
 class OpenedImage final : public LocalImage {
  public:
-  OpenedImage(std::string name, std::unique_ptr<const Chain> chain,
+  OpenedImage(std::string name, std::unique_ptr<const ImageFiles> files,
+              std::unique_ptr<const Chain> chain,
               std::unique_ptr<SectorReader> sectors)
       : name_(std::move(name)),
+        files_(std::move(files)),
         chain_(std::move(chain)),
         sectors_(std::move(sectors)),
         facts_(FactsOf(chain_->header(), sectors_->file_count())) {}
@@ -88,6 +90,7 @@ class OpenedImage final : public LocalImage {
   }
 
   const std::string name_;
+  const std::unique_ptr<const ImageFiles> files_;  // with the locks
   const std::unique_ptr<const Chain> chain_;
   const std::unique_ptr<SectorReader> sectors_;
   const ImageFacts facts_;
@@ -127,12 +130,12 @@ absl::Status CheckRange(const BlockReader& image,
 
 absl::StatusOr<std::unique_ptr<LocalImage>> OpenImage(
     const std::string& path, const ImageOptions& options) {
-  ImageFiles files(path, options.files);
+  auto files = std::make_unique<ImageFiles>(path, options.files);
   SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<const Chain> chain,
-                            Chain::Open(files, options.chain, [] {}));
+                            Chain::Open(*files, options.chain, [] {}));
   SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<SectorReader> sectors,
-                            SectorReader::Make(files.files()));
-  return std::make_unique<OpenedImage>(path, std::move(chain),
+                            SectorReader::Make(files->files()));
+  return std::make_unique<OpenedImage>(path, std::move(files), std::move(chain),
                                        std::move(sectors));
 }
 

@@ -137,6 +137,11 @@ absl::StatusOr<NumberedFile> ImageFiles::Add(UniqueFd place,
   const std::string again = "/proc/self/fd/" + std::to_string(place.get());
   UniqueFd fd(::open(again.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return PosixError(errno, name + ": can't be opened");
+  if (!policy_.ignore_locks) {
+    SNAPSYNC_ASSIGN_OR_RETURN(ImageLock lock,
+                              ImageLock::ForReading(fd.get(), name));
+    locks_.push_back(std::move(lock));
+  }
   SNAPSYNC_ASSIGN_OR_RETURN(std::shared_ptr<const HostFile> file,
                             HostFile::Make(std::move(fd), name));
   files_.push_back(file);

@@ -8,7 +8,8 @@
 // json:), looked for from the folder of the file that names it, and the kernel
 // keeps the walk below the image's own folder and off symbolic links; only
 // regular files are opened, no file twice, and no external data file at all.
-// Each file stays locked against writers as long as it is open (locks.h).
+// Each file stays locked against writers as long as this object lives
+// (locks.h).
 //
 // Errors: kPermission what the policy forbids, with the option that allows it;
 // kBusy a file that is open for writing; kIo. Used by one thread at a time.
@@ -24,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/unique_fd.h"
 #include "common/qcow2/chain.h"
+#include "common/qcow2/locks.h"
 
 namespace snapsync::qcow2 {
 
@@ -61,6 +63,7 @@ class ImageFiles final : public FileSource {
   const FilePolicy policy_;
   UniqueFd root_;  // the image's folder
   std::vector<std::shared_ptr<const HostFile>> files_;
+  std::vector<ImageLock> locks_;
   // Of each file: its folder below root_, empty or with "/" at its end.
   std::vector<std::string> folders_;
   std::set<std::pair<uint64_t, uint64_t>> seen_;  // device, inode
