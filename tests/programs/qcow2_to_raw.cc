@@ -138,17 +138,21 @@ absl::Status Copy(qcow2::Image& image, BlockWriter& out) {
   return out.Flush();
 }
 
+absl::Status WritePart(qcow2::Image& image, const std::string& part) {
+  const UniqueFd made(::open(part.c_str(), O_CREAT | O_RDWR | O_TRUNC, 0600));
+  if (!made.valid() ||
+      ::ftruncate(made.get(), static_cast<off_t>(image.size())) != 0) {
+    return PosixError(errno, part + ": can't be made");
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(const auto writer, OpenFileWriter(part, {}));
+  return Copy(image, *writer);
+}
+
 absl::Status Run(const CommandLine& line) {
   SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<qcow2::Image> image,
                             qcow2::OpenImage(line.paths[0], line.options));
   const std::string part = line.paths[1] + ".part";
-  const UniqueFd made(::open(part.c_str(), O_CREAT | O_RDWR | O_TRUNC, 0600));
-  if (!made.valid() ||
-      ::ftruncate(made.get(), static_cast<off_t>(image->size())) != 0) {
-    return PosixError(errno, part + ": can't be made");
-  }
-  SNAPSYNC_ASSIGN_OR_RETURN(const auto writer, OpenFileWriter(part, {}));
-  absl::Status status = Copy(*image, *writer);
+  absl::Status status = WritePart(*image, part);
   if (status.ok() && ::rename(part.c_str(), line.paths[1].c_str()) != 0) {
     status = PosixError(errno, line.paths[1] + ": can't be named");
   }
