@@ -30,6 +30,12 @@ absl::StatusOr<std::shared_ptr<const HostFile>> HostFile::Make(
   } else if (::ioctl(fd.get(), BLKGETSIZE64, &size) != 0) {
     return PosixError(errno, name + ": the size can't be read");
   }
+  return Make(std::move(fd), name, size);
+}
+
+std::shared_ptr<const HostFile> HostFile::Make(UniqueFd fd,
+                                               const std::string& name,
+                                               uint64_t size) {
   return std::shared_ptr<const HostFile>(
       new HostFile(std::move(fd), name, size));
 }

@@ -28,6 +28,11 @@ class HostFile {
   static absl::StatusOr<std::shared_ptr<const HostFile>> Make(
       UniqueFd fd, const std::string& name);
 
+  // The same of a file whose size is known already.
+  static std::shared_ptr<const HostFile> Make(UniqueFd fd,
+                                              const std::string& name,
+                                              uint64_t size);
+
   const std::string& name() const { return name_; }
   uint64_t size() const { return size_; }
   int fd() const { return fd_.get(); }

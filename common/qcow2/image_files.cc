@@ -96,7 +96,7 @@ absl::StatusOr<NumberedFile> ImageFiles::OpenNamed(Role role, uint32_t by,
                      "anywhere, or record a relative name with `qemu-img "
                      "rebase -u`");
   }
-  if (files_.size() > kMaxChainFiles) {
+  if (files_.size() == 2 * kMaxChainFiles) {
     return Error(Reason::kTargetUnsuitable, shown + " is one file too many");
   }
   const std::string path = name.front() == '/' ? name : folders_[by] + name;

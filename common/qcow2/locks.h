@@ -9,9 +9,10 @@
 // They are advisory: `qemu-img info -U` passes them, a program that does not
 // know them does not see them. They end with the object, or with the process.
 //
-// One lock for an open file at a time: a second one on the same descriptor would
-// end with the first. Errors: kBusy with who has the image open, as far as that can be seen; kIo
-// where the file system has no locks. Movable; used by one thread at a time.
+// One lock for an open file at a time: a second one on the same descriptor
+// would end with the first. Errors: kBusy with who has the image open, as far
+// as that can be seen; kIo where the file system has no locks. Movable; used by
+// one thread at a time.
 #ifndef SNAPSYNC_COMMON_QCOW2_LOCKS_H_
 #define SNAPSYNC_COMMON_QCOW2_LOCKS_H_
 

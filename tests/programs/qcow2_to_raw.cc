@@ -34,7 +34,7 @@
 #include "common/base/units.h"
 #include "common/block/file_device.h"
 #include "common/block/zeroes.h"
-#include "common/qcow2/image.h"
+#include "common/qcow2/confined_image.h"
 
 namespace snapsync {
 namespace {
@@ -148,9 +148,16 @@ absl::Status WritePart(qcow2::Image& image, const std::string& part) {
   return Copy(image, *writer);
 }
 
+absl::StatusOr<std::unique_ptr<qcow2::Image>> Open(const CommandLine& line) {
+  if (!line.local) {
+    return qcow2::OpenConfinedImage(line.paths[0], line.options);
+  }
+  return qcow2::OpenImage(line.paths[0], line.options);
+}
+
 absl::Status Run(const CommandLine& line) {
   SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<qcow2::Image> image,
-                            qcow2::OpenImage(line.paths[0], line.options));
+                            Open(line));
   const std::string part = line.paths[1] + ".part";
   absl::Status status = WritePart(*image, part);
   if (status.ok() && ::rename(part.c_str(), line.paths[1].c_str()) != 0) {
