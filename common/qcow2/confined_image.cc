@@ -77,7 +77,10 @@ class ConfinedImage final : public Image {
         process_(std::move(process)),
         size_(size),
         facts_(std::move(facts)) {
-    for (size_t index = 0; index < channels; ++index) idle_.push_back(index);
+    // Taken from the back: the first one first.
+    for (size_t index = channels; index > 0; --index) {
+      idle_.push_back(index - 1);
+    }
   }
 
   const std::string& name() const override { return name_; }

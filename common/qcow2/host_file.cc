@@ -3,6 +3,7 @@
 
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "common/base/error.h"
 
@@ -38,6 +40,21 @@ std::shared_ptr<const HostFile> HostFile::Make(UniqueFd fd,
                                                uint64_t size) {
   return std::shared_ptr<const HostFile>(
       new HostFile(std::move(fd), name, size));
+}
+
+bool HostFile::IsCached(uint64_t offset, uint64_t length) const {
+  static const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t begin = offset - offset % page_bytes;
+  const size_t bytes = offset + length - begin;
+  // Never touched: only asked about.
+  void* mapped = ::mmap(nullptr, bytes, PROT_NONE, MAP_SHARED, fd_.get(),
+                        static_cast<off_t>(begin));
+  if (mapped == MAP_FAILED) return false;
+  std::vector<unsigned char> pages((bytes + page_bytes - 1) / page_bytes);
+  const bool known = ::mincore(mapped, bytes, pages.data()) == 0;
+  ::munmap(mapped, bytes);
+  return known && std::all_of(pages.begin(), pages.end(),
+                              [](unsigned char page) { return page & 1U; });
 }
 
 absl::Status HostFile::Read(uint64_t offset, std::span<std::byte> out) const {

@@ -42,6 +42,10 @@ class HostFile {
     return offset <= size_ && length <= size_ - offset;
   }
 
+  // Whether all of it is in the page cache, as far as that can be known: then
+  // copying it is faster than reading it from the disk.
+  bool IsCached(uint64_t offset, uint64_t length) const;
+
   // Fills `out` with the bytes from `offset` on; zeroes where the file has
   // ended.
   absl::Status Read(uint64_t offset, std::span<std::byte> out) const;

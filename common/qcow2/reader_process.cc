@@ -25,7 +25,7 @@ namespace {
 // Descriptors are moved up here first, so that none is in the way of those that
 // the process expects.
 constexpr int kHighFd = 64;
-constexpr auto kEndPatience = std::chrono::seconds(5);
+constexpr auto kEndPatience = std::chrono::seconds(1);
 constexpr auto kEndStep = std::chrono::milliseconds(1);
 
 size_t MemoryBytes(size_t channels) {

@@ -65,6 +65,10 @@ absl::Status SectorReader::ReadFrom(const File& file,
   direct.reserve(operations.size());
   for (const ReadOperation& read : operations) {
     const uint64_t end = read.offset + read.data.size();
+    if (file.host->IsCached(read.offset, read.data.size())) {
+      SNAPSYNC_RETURN_IF_ERROR(file.host->Read(read.offset, read.data));
+      continue;
+    }
     if (end <= whole) {
       direct.push_back(read);
       continue;

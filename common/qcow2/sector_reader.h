@@ -2,6 +2,8 @@
 //
 // Reads the plain data of an image's files into the buffers of a reader: what
 // was found in many places becomes one batch, in which neighbours are one read.
+// What is in the page cache is copied from there, all else is read past it: a
+// large image does not push everything else out.
 //
 // Thread-safe after construction. Errors are kIo and name the file.
 #ifndef SNAPSYNC_COMMON_QCOW2_SECTOR_READER_H_
