@@ -78,15 +78,6 @@ absl::Status ReadFacts(const std::string& path, OpenedFile& file) {
   return absl::OkStatus();
 }
 
-// ENOSPC is for the operator, not the disk's fault.
-absl::Status WriteError(int error_number, const std::string& what) {
-  return PosixError(
-      error_number, what,
-      error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG
-          ? Reason::kTargetUnsuitable
-          : Reason::kIo);
-}
-
 // Copies [offset, end) by reading and writing it.
 absl::Status CopyPlainly(int from, int to, off_t offset, off_t end,
                          const std::string& name) {

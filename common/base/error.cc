@@ -55,6 +55,13 @@ absl::Status PosixError(int error_number, std::string_view message,
                            std::generic_category().message(error_number));
 }
 
+absl::Status WriteError(int error_number, std::string_view message) {
+  const bool no_space =
+      error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG;
+  return PosixError(error_number, message,
+                    no_space ? Reason::kTargetUnsuitable : Reason::kIo);
+}
+
 Reason ReasonOf(const absl::Status& status) {
   if (const auto payload = status.GetPayload(kPayload)) {
     const std::string text(*payload);

@@ -38,6 +38,10 @@ absl::Status Error(Reason reason, std::string_view message);
 absl::Status PosixError(int error_number, std::string_view message,
                         Reason reason = Reason::kIo);
 
+// Of a write that failed: no space is for the operator, not the disk's fault,
+// and so is a limit (kTargetUnsuitable); else kIo.
+absl::Status WriteError(int error_number, std::string_view message);
+
 // The reason carried by `status`; for a status made elsewhere, the nearest
 // one to its code. Requires !status.ok().
 Reason ReasonOf(const absl::Status& status);

@@ -13,14 +13,13 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "common/base/aligned_buffer.h"
 #include "common/base/error.h"
-#include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/base/unique_fd.h"
 #include "common/base/units.h"
 #include "common/block/uring.h"
+#include "common/block/uring_pool.h"
 #include "common/block/zeroes.h"
 
 namespace snapsync {
@@ -77,36 +76,14 @@ class OpenFile {
                          " bytes)");
       }
     }
-    SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<Uring> ring, TakeRing());
-    const absl::Status status =
-        ring->Run(direction, fd.get(), name, operations);
-    MutexLock lock(&mutex_);
-    idle_rings_.push_back(std::move(ring));
-    return status;
+    return rings.Run(direction, fd.get(), name, operations);
   }
 
   std::string name;
   UniqueFd fd;
   uint64_t size = 0;
   bool is_block_device = false;
-
- private:
-  // A ring is used by one thread at a time; as many are made as there are
-  // threads at work.
-  absl::StatusOr<std::unique_ptr<Uring>> TakeRing() {
-    {
-      MutexLock lock(&mutex_);
-      if (!idle_rings_.empty()) {
-        auto ring = std::move(idle_rings_.back());
-        idle_rings_.pop_back();
-        return ring;
-      }
-    }
-    return Uring::Create();
-  }
-
-  Mutex mutex_;
-  std::vector<std::unique_ptr<Uring>> idle_rings_ ABSL_GUARDED_BY(mutex_);
+  UringPool rings;
 };
 
 absl::Status ReadAll(OpenFile& file,

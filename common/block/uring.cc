@@ -62,11 +62,12 @@ absl::Status Uring::Run(Direction direction, int fd, const std::string& name,
   };
   const auto fail = [&](int error, const Operation& operation) {
     if (!status.ok()) return;
-    status = PosixError(
-        error, name + ": " +
-                   (direction == Direction::kRead ? "read" : "write") + " of " +
-                   std::to_string(operation.length) + " bytes at offset " +
-                   std::to_string(operation.offset) + " failed");
+    const bool reading = direction == Direction::kRead;
+    const std::string what = name + ": " + (reading ? "read" : "write") +
+                             " of " + std::to_string(operation.length) +
+                             " bytes at offset " +
+                             std::to_string(operation.offset) + " failed";
+    status = reading ? PosixError(error, what) : WriteError(error, what);
   };
 
   while (in_flight > 0 || (status.ok() && next < operations.size())) {

@@ -52,6 +52,14 @@ TEST(Error, ASystemCallSaysWhatTheSystemSays) {
               FailsWith(Reason::kConfiguration, "log"));
 }
 
+TEST(Error, AWriteThatFindsNoSpaceIsForTheOperator) {
+  for (const int number : {ENOSPC, EDQUOT, EFBIG}) {
+    EXPECT_THAT(WriteError(number, "file"),
+                FailsWith(Reason::kTargetUnsuitable, "file"));
+  }
+  EXPECT_THAT(WriteError(EIO, "file"), FailsWith(Reason::kIo, "file"));
+}
+
 TEST(Error, AnAnnotationKeepsTheReason) {
   EXPECT_THAT(Annotate(Error(Reason::kBusy, "held"), "volume a"),
               FailsWith(Reason::kBusy, "volume a: held"));
