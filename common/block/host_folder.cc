@@ -26,7 +26,7 @@ std::string At(const std::string& name, uint64_t offset, size_t length) {
          std::to_string(offset);
 }
 
-class RegularFile final : public HostFile {
+class RegularFile final : public GrowingFile {
  public:
   // `cached` is open for `flags`.
   RegularFile(std::string name, UniqueFd cached, int flags)
@@ -124,7 +124,7 @@ class RegularFile final : public HostFile {
     return WriteError(errno, name_ + ": flush failed");
   }
 
-  absl::Status TakeOwnerOf(const HostFile& other) override {
+  absl::Status TakeOwnerOf(const GrowingFile& other) override {
     struct stat facts {};
     if (::fstat(other.descriptor(), &facts) != 0 ||
         ::fchown(cached_.get(), facts.st_uid, facts.st_gid) != 0 ||
@@ -171,8 +171,8 @@ class RealFolder final : public HostFolder {
     return names;
   }
 
-  absl::StatusOr<std::unique_ptr<HostFile>> Open(const std::string& name,
-                                                 Access access) override {
+  absl::StatusOr<std::unique_ptr<GrowingFile>> Open(const std::string& name,
+                                                    Access access) override {
     // Looked at first: opening a device or a pipe may do something.
     struct stat facts {};
     if (::fstatat(fd_.get(), name.c_str(), &facts, AT_SYMLINK_NOFOLLOW) != 0) {
@@ -207,7 +207,7 @@ class RealFolder final : public HostFolder {
     return std::make_unique<RegularFile>(path_ + name, std::move(fd), flags);
   }
 
-  absl::StatusOr<std::unique_ptr<HostFile>> Create(
+  absl::StatusOr<std::unique_ptr<GrowingFile>> Create(
       const std::string& name) override {
     constexpr int kFlags = O_RDWR;
     UniqueFd fd(::openat(fd_.get(), name.c_str(),

@@ -34,11 +34,11 @@ namespace snapsync {
 // where the file system can: offsets and lengths are multiples of 4096, memory
 // is an AlignedBuffer's. ReadCached() and WriteCached() take any. One place of
 // a file is always reached by the same way: the two are not ordered.
-class HostFile {
+class GrowingFile {
  public:
   static constexpr uint64_t kAlignment = 4096;
 
-  virtual ~HostFile() = default;
+  virtual ~GrowingFile() = default;
 
   virtual const std::string& name() const = 0;  // for errors
   // For locks (common/qcow2/locks.h) and to find who has it open.
@@ -62,7 +62,7 @@ class HostFile {
   virtual absl::Status Flush() = 0;
 
   // Owner, group and mode become those of `other`.
-  virtual absl::Status TakeOwnerOf(const HostFile& other) = 0;
+  virtual absl::Status TakeOwnerOf(const GrowingFile& other) = 0;
 };
 
 // Used by one thread at a time.
@@ -80,11 +80,11 @@ class HostFolder {
   // nullptr when there is none. kTargetUnsuitable for a symbolic link, for a
   // file with several names, and for what is no regular file: none of them is
   // opened.
-  virtual absl::StatusOr<std::unique_ptr<HostFile>> Open(
+  virtual absl::StatusOr<std::unique_ptr<GrowingFile>> Open(
       const std::string& name, Access access) = 0;
   // A new file, for writing, mode 0600. kTargetUnsuitable when the name is
   // taken.
-  virtual absl::StatusOr<std::unique_ptr<HostFile>> Create(
+  virtual absl::StatusOr<std::unique_ptr<GrowingFile>> Create(
       const std::string& name) = 0;
   virtual absl::Status Rename(const std::string& from, const std::string& to,
                               IfThere if_there) = 0;
