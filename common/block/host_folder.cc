@@ -108,8 +108,15 @@ class RegularFile final : public GrowingFile {
   }
 
   absl::Status Punch(Extent extent) override {
-    if (extent.length == 0 ||
-        ::fallocate(cached_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+    if (extent.length == 0) return absl::OkStatus();
+    // Most of what is given back again is a hole already.
+    const off_t data =
+        ::lseek(cached_.get(), static_cast<off_t>(extent.offset), SEEK_DATA);
+    if (data < 0 ? errno == ENXIO
+                 : static_cast<uint64_t>(data) >= extent.end()) {
+      return absl::OkStatus();
+    }
+    if (::fallocate(cached_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                     static_cast<off_t>(extent.offset),
                     static_cast<off_t>(extent.length)) == 0 ||
         errno == EOPNOTSUPP) {

@@ -32,12 +32,19 @@ ClusterMap::ClusterMap(const Geometry& geometry, std::vector<uint64_t> l1,
 
 absl::StatusOr<std::vector<uint64_t>> ClusterMap::ReadTable(
     uint64_t host_offset) {
+  const bool committed = !space_->IsOurs(host_offset >> geometry_.cluster_bits);
   AlignedBuffer buffer(geometry_.cluster_bytes());
   SNAPSYNC_RETURN_IF_ERROR(queue_->Read(host_offset, buffer.span()));
   std::vector<uint64_t> entries(table_entries_);
   for (uint64_t i = 0; i < table_entries_; ++i) {
     entries[i] = LoadBig<uint64_t>(buffer.data() + i * 8);
-    if (!IsOurEntry(geometry_, entries[i], space_->end())) {
+    // What the committed image uses must not be what we write to.
+    const bool sound =
+        IsOurEntry(geometry_, entries[i], space_->end()) &&
+        (!committed || !HasData(entries[i]) ||
+         !space_->IsOurs(HostBytesOf(geometry_, entries[i]).offset >>
+                         geometry_.cluster_bits));
+    if (!sound) {
       return Error(Reason::kBaseMismatch,
                    "entry " + std::to_string(i) +
                        " of the L2 table at offset " +

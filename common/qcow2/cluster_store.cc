@@ -46,7 +46,7 @@ ClusterStore::ClusterStore(const StoreOptions& options, GrowingFile* file,
       options.geometry, options.compression_type, options.compression_threads,
       [this](uint64_t cluster, std::span<const std::byte> whole,
              std::span<const std::byte> packed) {
-        compressing_.erase(cluster);
+        compressing_.erase(compressing_.find(cluster));
         return Place(cluster, whole, packed);
       });
 }

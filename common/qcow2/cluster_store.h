@@ -93,7 +93,7 @@ class ClusterStore {
   StreamPacker packer_;
   ClusterDecoder decoder_;
   std::vector<MapRecord> records_;
-  std::set<uint64_t> compressing_;         // clusters in line_
+  std::multiset<uint64_t> compressing_;    // clusters in line_
   std::unique_ptr<CompressionLine> line_;  // null: nothing is compressed
 };
 

@@ -27,10 +27,15 @@ ImageWriter::ImageWriter(const StoreOptions& options, uint64_t size, Base base,
 absl::StatusOr<std::unique_ptr<ImageWriter>> ImageWriter::Open(
     const StoreOptions& options, uint64_t size, Base base,
     std::unique_ptr<GrowingFile> file, std::unique_ptr<StageJournal> journal) {
+  const bool shrinks = base.size > size;
   std::unique_ptr<ImageWriter> writer(new ImageWriter(
       options, size, std::move(base), std::move(file), std::move(journal)));
   if (writer->journal_ != nullptr) {
     SNAPSYNC_RETURN_IF_ERROR(writer->store_->Replay(*writer->journal_));
+  }
+  if (shrinks) {
+    MutexLock lock(&writer->mutex_);
+    SNAPSYNC_RETURN_IF_ERROR(writer->CutOff());
   }
   return writer;
 }
@@ -38,8 +43,19 @@ absl::StatusOr<std::unique_ptr<ImageWriter>> ImageWriter::Open(
 ImageWriter::Base ImageWriter::NewFile(const Geometry& geometry,
                                        uint64_t size) {
   Base base;
+  base.size = size;
   base.l1.resize(geometry.L1EntriesOf(size));
   return base;
+}
+
+absl::Status ImageWriter::CutOff() {
+  const uint64_t clusters = geometry_.ClustersOf(size_);
+  SNAPSYNC_RETURN_IF_ERROR(
+      store_->Clear(clusters, store_->map().cluster_count() - clusters));
+  const uint64_t inside = size_ % geometry_.cluster_bytes();
+  if (inside == 0) return absl::OkStatus();
+  return ZeroPart(size_ >> geometry_.cluster_bits, inside,
+                  geometry_.cluster_bytes() - inside);
 }
 
 absl::Status ImageWriter::CheckRange(uint64_t offset, uint64_t length) const {

@@ -39,9 +39,10 @@ class ImageWriter final : public BlockWriter {
   // What the file holds before the first write.
   struct Base {
     std::vector<uint64_t>
-        l1;            // offsets of tables; as many as the new size needs
-    ClusterSet free;   // host clusters that are not in use
-    uint64_t end = 1;  // host clusters of the file
+        l1;             // offsets of tables; as many as the new size needs
+    uint64_t size = 0;  // of the disk, bytes
+    ClusterSet free;    // host clusters that are not in use
+    uint64_t end = 1;   // host clusters of the file
   };
 
   // `size` in bytes, a multiple of 512. `journal` may be null; else what it
@@ -73,6 +74,9 @@ class ImageWriter final : public BlockWriter {
               std::unique_ptr<GrowingFile> file,
               std::unique_ptr<StageJournal> journal);
 
+  // What the base has behind the end of a smaller disk must not come back when
+  // it grows again.
+  absl::Status CutOff() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WriteOne(const WriteOperation& operation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ZeroExtent(Extent extent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

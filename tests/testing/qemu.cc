@@ -48,7 +48,7 @@ std::string RunQemu(const std::vector<std::string>& argv) {
 
 ::testing::AssertionResult HasContents(const std::string& path,
                                        std::span<const std::byte> contents) {
-  const TemporaryFolder folder;
+  const TemporaryFolder folder(TemporaryFolder::InMemory());
   WriteContents(folder / "raw", {reinterpret_cast<const char*>(contents.data()),
                                  contents.size()});
   return HasContentsOf(path, folder / "raw");

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A new image on its way, and the disk that it should be.
-#ifndef SNAPSYNC_TESTS_UNIT_COMMON_QCOW2_NEW_IMAGE_STAGE_H_
-#define SNAPSYNC_TESTS_UNIT_COMMON_QCOW2_NEW_IMAGE_STAGE_H_
+// An image on its way, new or the next generation of one, and the disk that it
+// should be. On a disk, past the page cache, only with clusters of 64 KiB and
+// uncompressed; else in memory.
+#ifndef SNAPSYNC_TESTS_UNIT_COMMON_QCOW2_IMAGE_STAGE_H_
+#define SNAPSYNC_TESTS_UNIT_COMMON_QCOW2_IMAGE_STAGE_H_
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "common/base/aligned_buffer.h"
 #include "common/base/unique_fd.h"
+#include "common/qcow2/committed_image.h"
 #include "common/qcow2/export_header.h"
+#include "common/qcow2/image_update.h"
 #include "common/qcow2/image_writer.h"
 #include "common/qcow2/new_image.h"
 #include "gtest/gtest.h"
@@ -34,10 +39,13 @@ inline void WriteContentsAt(const std::string& path, uint64_t offset,
       static_cast<ssize_t>(data.size()));
 }
 
-class NewImageStage {
+class ImageStage {
  public:
-  NewImageStage(uint64_t size, uint32_t cluster_bits, Compression compression)
-      : temporary_(std::make_unique<TemporaryFolder>()) {
+  ImageStage(uint64_t size, uint32_t cluster_bits, Compression compression)
+      : temporary_(std::make_unique<TemporaryFolder>(
+            cluster_bits == 16 && compression == Compression::kNone
+                ? std::filesystem::temp_directory_path()
+                : TemporaryFolder::InMemory())) {
     header_.geometry.cluster_bits = cluster_bits;
     header_.size = size;
     header_.incomplete = true;
@@ -53,12 +61,7 @@ class NewImageStage {
     auto file = folder_->Create("image");
     EXPECT_THAT(file, IsOk());
     EXPECT_THAT(BeginNewImage(**file, header_), IsOk());
-    auto journal_file = folder_->Create("journal");
-    EXPECT_THAT(journal_file, IsOk());
-    StageHead head;
-    head.size = size;
-    head.geometry = header_.geometry;
-    EXPECT_THAT(StageJournal::Create(*std::move(journal_file), head), IsOk());
+    MakeJournal();
     // The largest image of a test has no bytes to compare with.
     if (size < (1 << 30)) expected_.resize(size);
     Open();
@@ -94,16 +97,16 @@ class NewImageStage {
   }
 
   void Write(Extent extent, Random& random) {
+    WriteKind(extent, random, random.Below(3));
+  }
+  void WriteKind(Extent extent, Random& random, uint64_t kind) {
     AlignedBuffer buffer(extent.length);
-    const uint64_t kind = random.Below(3);
-    if (kind == 0) {
-      random.Fill(buffer.span());
-    } else if (kind == 1) {  // compressible
-      const uint64_t word = random.Next();
-      for (uint64_t i = 0; i < extent.length; ++i) {
-        buffer.data()[i] = static_cast<std::byte>(word >> (i % 61 % 8 * 8));
-      }
-    }  // else zeroes
+    // Random, such as can be compressed, or zeroes.
+    uint64_t word = random.Next();
+    for (uint64_t i = 0; i < extent.length && kind < 2; i += sizeof word) {
+      word = kind == 0 ? random.Next() : i % 488 == 0 ? ~word : word;
+      std::memcpy(buffer.data() + i, &word, sizeof word);
+    }
     const WriteOperation write{extent.offset, buffer.span()};
     EXPECT_THAT(writer_->Write({&write, 1}), IsOk());
     std::copy_n(buffer.data(), extent.length,
@@ -118,7 +121,7 @@ class NewImageStage {
 
   void Flush() { EXPECT_THAT(writer_->Flush(), IsOk()); }
 
-  // From now on nothing is written before this place in the file.
+  // A new image: from now on nothing is written before this place in the file.
   void SkipTo(uint64_t host_cluster) {
     base_end_ = host_cluster;
     Crash(expected_);
@@ -131,28 +134,70 @@ class NewImageStage {
     Open();
   }
 
+  // The next generations take it that nothing in the file is free.
+  void WriteAtEndOnly() { at_end_only_ = true; }
+
+  // Begins the next generation, of `size` bytes, over the committed image.
+  void BeginNext(uint64_t size) {
+    header_.size = size;
+    expected_.resize(size);
+    file_bytes_ = std::filesystem::file_size(path());
+    base_end_ = header_.geometry.ClustersOf(file_bytes_);
+    updates_ = true;
+    MakeJournal();
+    Open();
+  }
+
+  // Gives the next generation up.
+  void GiveUp() {
+    writer_.reset();
+    auto file = folder_->Open("image", HostFolder::Access::kWrite);
+    EXPECT_THAT(GiveBackUnused(**file, file_bytes_), IsOk());
+  }
+
   void Commit(uint64_t window_clusters = kWindowClusters) {
     writer_->Flush().IgnoreError();
     writer_.reset();
     Open();
     header_.identity.generation = Id128::Random();
     EXPECT_THAT(writer_->Finish([&](ClusterStore& store) {
-      return FinishNewImage(store, header_, window_clusters);
+      return updates_ ? FinishUpdate(store, image_, header_)
+                      : FinishNewImage(store, header_, window_clusters);
     }),
                 IsOk());
     writer_.reset();
   }
 
  private:
+  void MakeJournal() {
+    EXPECT_THAT(folder_->Remove("journal"), IsOk());
+    auto file = folder_->Create("journal");
+    EXPECT_THAT(file, IsOk());
+    StageHead head;
+    head.stage = Id128::Random();
+    head.size = header_.size;
+    head.geometry = header_.geometry;
+    EXPECT_THAT(StageJournal::Create(*std::move(file), head), IsOk());
+  }
+
   void Open() {
     auto file = folder_->Open("image", HostFolder::Access::kWrite);
     auto journal_file = folder_->Open("journal", HostFolder::Access::kWrite);
     auto journal = StageJournal::Open(*std::move(journal_file));
     ASSERT_THAT(journal, IsOk());
-    auto writer =
-        ImageWriter::Open(options_, header_.size,
-                          ImageWriter::NewFile(header_.geometry, header_.size),
-                          *std::move(file), *std::move(journal));
+    auto base = ImageWriter::NewFile(header_.geometry, header_.size);
+    base.end = base_end_;
+    if (updates_) {
+      auto image = ReadCommittedImage(**file, base_end_);
+      ASSERT_THAT(image, IsOk());
+      image_ = *std::move(image);
+      auto begun = BeginUpdate(**file, image_, header_.size, base_end_);
+      ASSERT_THAT(begun, IsOk());
+      base = *std::move(begun);
+      if (at_end_only_) base.free = ClusterSet();
+    }
+    auto writer = ImageWriter::Open(options_, header_.size, std::move(base),
+                                    *std::move(file), *std::move(journal));
     ASSERT_THAT(writer, IsOk());
     writer_ = *std::move(writer);
   }
@@ -162,10 +207,14 @@ class NewImageStage {
   ExportHeader header_;
   StoreOptions options_;
   uint64_t base_end_ = 1;
+  bool updates_ = false;
+  bool at_end_only_ = false;
+  uint64_t file_bytes_ = 0;
+  CommittedImage image_;
   std::vector<std::byte> expected_;
   std::unique_ptr<ImageWriter> writer_;
 };
 
 }  // namespace snapsync::qcow2
 
-#endif  // SNAPSYNC_TESTS_UNIT_COMMON_QCOW2_NEW_IMAGE_STAGE_H_
+#endif  // SNAPSYNC_TESTS_UNIT_COMMON_QCOW2_IMAGE_STAGE_H_
