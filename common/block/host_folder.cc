@@ -135,7 +135,8 @@ class RegularFile final : public GrowingFile {
     struct stat facts {};
     if (::fstat(other.descriptor(), &facts) != 0 ||
         ::fchown(cached_.get(), facts.st_uid, facts.st_gid) != 0 ||
-        ::fchmod(cached_.get(), facts.st_mode & 07777U) != 0) {
+        ::fchmod(cached_.get(), facts.st_mode & 07777U) != 0 ||
+        ::fsync(cached_.get()) != 0) {
       return PosixError(
           errno, name_ + ": can't have the owner and mode of " + other.name());
     }
@@ -235,6 +236,10 @@ class RealFolder final : public HostFolder {
         0) {
       return absl::OkStatus();
     }
+    // Not every file system knows the flag.
+    if (flags != 0 && errno == EINVAL) {
+      return RenameWhereThereIsNone(from, to);
+    }
     return PosixError(
         errno, path_ + from + " can't be renamed to " + to,
         errno == EEXIST ? Reason::kTargetUnsuitable : Reason::kIo);
@@ -253,6 +258,16 @@ class RealFolder final : public HostFolder {
   }
 
  private:
+  absl::Status RenameWhereThereIsNone(const std::string& from,
+                                      const std::string& to) {
+    struct stat facts {};
+    if (::fstatat(fd_.get(), to.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0) {
+      return PosixError(EEXIST, path_ + from + " can't be renamed to " + to,
+                        Reason::kTargetUnsuitable);
+    }
+    return Rename(from, to, IfThere::kReplace);
+  }
+
   const std::string path_;
   const UniqueFd fd_;
 };

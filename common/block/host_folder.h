@@ -61,7 +61,7 @@ class GrowingFile {
   virtual absl::Status Punch(Extent extent) = 0;
   virtual absl::Status Flush() = 0;
 
-  // Owner, group and mode become those of `other`.
+  // Owner, group and mode become those of `other`, durably.
   virtual absl::Status TakeOwnerOf(const GrowingFile& other) = 0;
 };
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/qcow2/stage_journal.h"
 
+#include <sys/file.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -19,7 +22,7 @@ constexpr uint32_t kBlockMagic = 0x52514E53;  // "SNQR"
 constexpr uint32_t kVersion = 1;
 constexpr size_t kHeadChecked = 72;
 constexpr size_t kChecksumBytes = 4;
-constexpr size_t kHeadBytes = kHeadChecked + kChecksumBytes;
+static_assert(StageJournal::kHeadBytes == kHeadChecked + kChecksumBytes);
 constexpr size_t kBlockHeadBytes = 32;
 constexpr size_t kRecordBytes = 24;
 // In a block: bounds the memory of a reader.
@@ -34,8 +37,10 @@ Id128 LoadId(const std::byte* from) {
   return id;
 }
 
-std::array<std::byte, kHeadBytes> EncodeHead(const StageHead& head) {
-  std::array<std::byte, kHeadBytes> bytes{};
+using HeadBytes = std::array<std::byte, StageJournal::kHeadBytes>;
+
+HeadBytes EncodeHead(const StageHead& head) {
+  HeadBytes bytes{};
   std::byte* to = bytes.data();
   StoreLittle(to, kHeadMagic);
   StoreLittle(to + 4, kVersion);
@@ -48,6 +53,17 @@ std::array<std::byte, kHeadBytes> EncodeHead(const StageHead& head) {
   StoreLittle(to + 68, head.compression);
   StoreLittle(to + kHeadChecked, Crc32c({to, kHeadChecked}));
   return bytes;
+}
+
+// The kernel ends the lock when the file is closed, and when the process dies.
+absl::Status Lock(const GrowingFile& file) {
+  if (::flock(file.descriptor(), LOCK_EX | LOCK_NB) == 0) {
+    return absl::OkStatus();
+  }
+  if (errno == EWOULDBLOCK) {
+    return Error(Reason::kBusy, file.name() + " is written by another process");
+  }
+  return PosixError(errno, file.name() + " can't be locked");
 }
 
 // Of the bytes of a block without its checksum.
@@ -66,6 +82,7 @@ StageJournal::StageJournal(std::unique_ptr<GrowingFile> file,
 
 absl::StatusOr<std::unique_ptr<StageJournal>> StageJournal::Create(
     std::unique_ptr<GrowingFile> file, const StageHead& head) {
+  SNAPSYNC_RETURN_IF_ERROR(Lock(*file));
   SNAPSYNC_RETURN_IF_ERROR(file->WriteCached(0, EncodeHead(head)));
   SNAPSYNC_RETURN_IF_ERROR(file->Flush());
   return std::unique_ptr<StageJournal>(new StageJournal(std::move(file), head));
@@ -76,7 +93,7 @@ absl::StatusOr<StageHead> StageJournal::ReadHead(GrowingFile& file) {
       Error(Reason::kBaseMismatch, file.name() + " is no journal of a stage");
   SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t bytes, file.Size());
   if (bytes < kHeadBytes) return none;
-  std::array<std::byte, kHeadBytes> buffer{};
+  HeadBytes buffer{};
   SNAPSYNC_RETURN_IF_ERROR(file.ReadCached(0, buffer));
   const std::byte* from = buffer.data();
   StageHead head;
@@ -114,6 +131,7 @@ absl::StatusOr<std::vector<std::byte>> StageJournal::ReadBlock(
 
 absl::StatusOr<std::unique_ptr<StageJournal>> StageJournal::Open(
     std::unique_ptr<GrowingFile> file) {
+  SNAPSYNC_RETURN_IF_ERROR(Lock(*file));
   SNAPSYNC_ASSIGN_OR_RETURN(const StageHead head, ReadHead(*file));
   SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t file_bytes, file->Size());
   std::unique_ptr<StageJournal> journal(

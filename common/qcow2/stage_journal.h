@@ -16,6 +16,8 @@
 //            block
 //   record   0 cluster u64 | 8 L2 entry u64 | 16 count u64
 //
+// As long as one is open, no other process opens it (kBusy).
+//
 // Used by one thread at a time. After a failed Append() it must not be used
 // again.
 #ifndef SNAPSYNC_COMMON_QCOW2_STAGE_JOURNAL_H_
@@ -58,6 +60,8 @@ struct StageHead {
 
 class StageJournal {
  public:
+  static constexpr size_t kHeadBytes = 76;
+
   // Writes the head into a new file, and makes it durable (not its name).
   static absl::StatusOr<std::unique_ptr<StageJournal>> Create(
       std::unique_ptr<GrowingFile> file, const StageHead& head);

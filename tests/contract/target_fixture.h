@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/targets/qcow2_target.h"
 #include "agent/targets/target.h"
 
 namespace snapsync {
@@ -30,10 +31,15 @@ class TargetFixture {
   virtual std::unique_ptr<Target> Make() = 0;
   // Of another target of the same kind.
   virtual std::unique_ptr<Target> MakeOther() = 0;
-  // Where the target is seen from outside.
+  // What is open when the target is.
   virtual std::string path() const = 0;
   // Bytes; a multiple of 64 KiB.
   virtual uint64_t size() const = 0;
+
+  // The disk as another program sees it, past the page cache.
+  virtual Bytes Contents() const;
+  // Writes as any other program would, and flushes.
+  virtual void WriteFromOutside(uint64_t offset, const Bytes& bytes);
 };
 
 struct FixtureKind {
@@ -49,12 +55,11 @@ FixtureKind BlockKind();
 // In the volume group that SNAPSYNC_TEST_GROUP names, which has a thin pool
 // "pool".
 FixtureKind ThinKind();
+// Seen from outside through QEMU.
+FixtureKind Qcow2Kind(const std::string& name, const Qcow2Options& options);
 
 // All bytes of a device or file, past the page cache.
 Bytes ReadAll(const std::string& path);
-// Writes as any other program would, and flushes.
-void WriteFromOutside(const std::string& path, uint64_t offset,
-                      const Bytes& bytes);
 Bytes Pattern(uint64_t size, uint32_t seed);
 
 // Another process that has `path` open, until destruction.

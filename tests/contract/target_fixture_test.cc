@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The three kinds of target, for target_contract_test.cc and the tests of each
+// The kinds of target, for target_contract_test.cc and the tests of each
 // kind.
 #include <fcntl.h>
 #include <linux/loop.h>
@@ -22,6 +22,8 @@
 #include "common/block/file_device.h"
 #include "gtest/gtest.h"
 #include "tests/contract/target_fixture.h"
+#include "tests/testing/qemu.h"
+#include "tests/testing/temporary_folder.h"
 
 namespace snapsync {
 namespace {
@@ -48,6 +50,51 @@ class FileFixture final : public TargetFixture {
 
  private:
   const std::string folder_ = UniqueName(::testing::TempDir() + "/snapsync");
+};
+
+class Qcow2Fixture final : public TargetFixture {
+ public:
+  explicit Qcow2Fixture(const Qcow2Options& options) : options_(options) {
+    std::filesystem::create_directories(folder_);
+    options_.replication = "contract";
+  }
+  ~Qcow2Fixture() override { std::filesystem::remove_all(folder_); }
+
+  std::unique_ptr<Target> Make() override {
+    return MakeQcow2Target(folder_ + "/volume.qcow2", options_);
+  }
+  std::unique_ptr<Target> MakeOther() override {
+    return MakeQcow2Target(folder_ + "/other.qcow2", options_);
+  }
+  // Of a chain the newest.
+  std::string path() const override {
+    if (!options_.chain) return folder_ + "/volume.qcow2";
+    for (int number = 9; number > 0; --number) {
+      std::string path =
+          folder_ + "/volume.g" + std::to_string(number) + ".qcow2";
+      if (std::filesystem::exists(path)) return path;
+    }
+    return "";
+  }
+  uint64_t size() const override { return kSize; }
+
+  Bytes Contents() const override {
+    EXPECT_TRUE(IsCleanImage(path()));
+    return ReadByQemu(path());
+  }
+  void WriteFromOutside(uint64_t offset, const Bytes& bytes) override {
+    const TemporaryFolder temporary;
+    WriteContents(temporary / "bytes",
+                  {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    RunQemu({"qemu-io", "-f", "qcow2", "-c",
+             "write -s " + (temporary / "bytes") + " " +
+                 std::to_string(offset) + " " + std::to_string(bytes.size()),
+             path()});
+  }
+
+ private:
+  const std::string folder_ = UniqueName(::testing::TempDir() + "/snapsync");
+  Qcow2Options options_;
 };
 
 // A file behind a loop device, for as long as it lives.
@@ -172,6 +219,12 @@ FixtureKind ThinKind() {
           }};
 }
 
+FixtureKind Qcow2Kind(const std::string& name, const Qcow2Options& options) {
+  return {name, [options](std::string&) {
+            return std::make_unique<Qcow2Fixture>(options);
+          }};
+}
+
 Bytes ReadAll(const std::string& path) {
   if (!std::filesystem::exists(path)) return {};
   const auto reader = OpenFileReader(path);
@@ -183,9 +236,10 @@ Bytes ReadAll(const std::string& path) {
   return Bytes(buffer.data(), buffer.data() + buffer.size());
 }
 
-void WriteFromOutside(const std::string& path, uint64_t offset,
-                      const Bytes& bytes) {
-  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+Bytes TargetFixture::Contents() const { return ReadAll(path()); }
+
+void TargetFixture::WriteFromOutside(uint64_t offset, const Bytes& bytes) {
+  const UniqueFd fd(::open(path().c_str(), O_WRONLY | O_CLOEXEC));
   ASSERT_EQ(::pwrite(fd.get(), bytes.data(), bytes.size(),
                      static_cast<off_t>(offset)),
             static_cast<ssize_t>(bytes.size()));

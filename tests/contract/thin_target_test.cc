@@ -180,7 +180,7 @@ TEST_F(ThinTargetTest, AGrownVolumeKeepsItsSeal) {
   Shell("lvextend -qq -L 8m " + Volume("volume"));
   const absl::Status proven = Make()->CheckSeal(seal);
   EXPECT_TRUE(proven.ok()) << proven;
-  WriteFromOutside(path(), 5 << 20, Pattern(512, 9));
+  fixture_->WriteFromOutside(5 << 20, Pattern(512, 9));
   ExpectReason(Make()->CheckSeal(seal), Reason::kBaseMismatch);
 }
 

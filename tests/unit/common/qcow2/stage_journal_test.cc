@@ -27,7 +27,9 @@ class StageJournalTest : public ::testing::Test {
     journal_ = *std::move(journal);
   }
 
+  // As another process, after this one is gone.
   absl::StatusOr<std::unique_ptr<StageJournal>> Open() {
+    journal_.reset();
     auto file = folder_->Open("journal", HostFolder::Access::kWrite);
     EXPECT_THAT(file, IsOk());
     return StageJournal::Open(*std::move(file));
@@ -121,13 +123,23 @@ TEST_F(StageJournalTest, GoesOnBehindTheValidPrefix) {
   std::string bytes = Bytes();
   bytes[first_end + 40] ^= 1;
   SetBytes(bytes);
-  auto journal = Open();
-  ASSERT_THAT(journal, IsOk());
   const Records other = {{11, 12, 13}};
-  ASSERT_THAT((*journal)->Append(other), IsOk());
-  journal = Open();
+  {
+    const auto journal = Open();
+    ASSERT_THAT(journal, IsOk());
+    ASSERT_THAT((*journal)->Append(other), IsOk());
+  }
+  const auto journal = Open();
   ASSERT_THAT(journal, IsOk());
   EXPECT_EQ(AllOf(**journal), (Records{{1, 2, 3}, {4, 5, 6}, {11, 12, 13}}));
+}
+
+TEST_F(StageJournalTest, IsWrittenByOneAtATime) {
+  auto file = folder_->Open("journal", HostFolder::Access::kWrite);
+  ASSERT_THAT(file, IsOk());
+  EXPECT_THAT(StageJournal::Open(*std::move(file)),
+              FailsWith(Reason::kBusy, "written by another process"));
+  EXPECT_THAT(Open(), IsOk());
 }
 
 TEST_F(StageJournalTest, BlocksOfAnotherStageCountForNothing) {
