@@ -12,16 +12,21 @@ namespace snapsync {
 namespace {
 
 constexpr size_t kLongestName = 64;
+constexpr size_t kLongestFileName = 128;
 
-// Names become file names and parts of LV names.
-bool IsName(const std::string& text) {
-  if (text.empty() || text.size() > kLongestName || text[0] == '.' ||
+bool IsFileName(const std::string& text) {
+  if (text.empty() || text.size() > kLongestFileName || text[0] == '.' ||
       text[0] == '-') {
     return false;
   }
   return std::all_of(text.begin(), text.end(), [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
   });
+}
+
+// Names become file names and parts of LV names.
+bool IsName(const std::string& text) {
+  return text.size() <= kLongestName && IsFileName(text);
 }
 
 ClientConfig ReadClient(TomlTable& table) {
@@ -62,13 +67,32 @@ VolumeConfig ReadVolume(TomlTable& table) {
     table.Refuse("path", "must be an absolute path");
   }
   if (volume.kind != "thin" && volume.kind != "block" &&
-      volume.kind != "file") {
-    table.Refuse("kind", "must be thin, block or file");
+      volume.kind != "file" && volume.kind != "qcow2") {
+    table.Refuse("kind", "must be thin, block, file or qcow2");
+  }
+  if (volume.folder() && volume.kind != "qcow2") {
+    table.Refuse("path", "only of kind qcow2 it may be a folder");
   }
   return volume;
 }
 
 }  // namespace
+
+absl::StatusOr<VolumeConfig> ImageInFolder(const VolumeConfig& volume,
+                                           const std::string& file) {
+  constexpr std::string_view kSuffix = ".qcow2";
+  if (!IsFileName(file) || !file.ends_with(kSuffix)) {
+    return Error(Reason::kTargetUnsuitable,
+                 "\"" + file + "\" can't be the name of an image in " +
+                     volume.path +
+                     ": letters, digits, '.', '_' and '-', and .qcow2 at its "
+                     "end");
+  }
+  VolumeConfig image = volume;
+  image.name += "/" + file;
+  image.path += file;
+  return image;
+}
 
 absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
   SNAPSYNC_ASSIGN_OR_RETURN(TomlTable root, TomlTable::ParseFile(path));
@@ -81,6 +105,11 @@ absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
   const int64_t timeout = agent.Integer("timeout", 120);
   if (timeout < 0) agent.Refuse("timeout", "must be 0 (never) or more seconds");
   config.timeout_seconds = static_cast<uint64_t>(timeout);
+  const int64_t expiry = agent.Integer("session-expiry", 86400);
+  if (expiry < 0) {
+    agent.Refuse("session-expiry", "must be 0 (never) or more seconds");
+  }
+  config.session_expiry_seconds = static_cast<uint64_t>(expiry);
   config.bytes_per_second = agent.Size("speed-limit", 0);
   if (config.listen.empty()) {
     agent.Refuse("listen", "needs at least one \"ADDRESS:PORT\"");

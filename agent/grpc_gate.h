@@ -30,7 +30,7 @@ class GrpcGate {
  public:
   // All must outlive it. `node`: the name in this agent's own certificate,
   // which may do everything here.
-  GrpcGate(const SessionRegistry* registry, const PeerPolicy* policy,
+  GrpcGate(SessionRegistry* registry, const PeerPolicy* policy,
            Tickets* tickets, std::string node)
       : registry_(registry),
         policy_(policy),
@@ -45,7 +45,7 @@ class GrpcGate {
                                const Id128& generation = {}) const;
 
  private:
-  const SessionRegistry* const registry_;
+  SessionRegistry* const registry_;
   const PeerPolicy* const policy_;
   Tickets* const tickets_;
   const std::string node_;

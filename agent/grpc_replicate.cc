@@ -134,7 +134,11 @@ absl::Status RunReplicate(const AgentConfig& config, const Caller& caller,
   Report report(&writer);
   SyncOptions sync;
   sync.source.path = source.path;
-  sync.source.size = source.size;
+  if (source.is_image) {
+    sync.source.image.emplace();
+  } else {
+    sync.source.size = source.size;
+  }
   sync.source.state_directory = config.state_directory;
   sync.destination = request.host() + ":" + request.destination();
   sync.volume = request.destination();

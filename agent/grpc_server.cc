@@ -8,6 +8,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <memory>
@@ -30,6 +31,7 @@ namespace snapsync {
 namespace {
 
 constexpr std::chrono::seconds kGrace{10};
+constexpr time_t kLookAtSessionsSeconds = 60;
 constexpr int kMemoryBytes = 64 << 20;
 constexpr int kThreads = 64;
 
@@ -111,8 +113,12 @@ absl::Status Serve(const AgentConfig& config) {
   Log(Severity::kInfo, "node " + node + ", " +
                            std::to_string(config.volumes.size()) + " volumes");
 
-  int received = 0;
-  sigwait(&signals, &received);
+  const std::chrono::seconds expiry(config.session_expiry_seconds);
+  const timespec pause{kLookAtSessionsSeconds, 0};
+  while (sigtimedwait(&signals, nullptr, &pause) < 0) {
+    if (errno != EAGAIN || expiry.count() == 0) continue;
+    registry->ExpireSessions(std::chrono::steady_clock::now(), expiry);
+  }
   Log(Severity::kInfo, "stopping");
   server->Shutdown(std::chrono::system_clock::now() + kGrace);
   server->Wait();

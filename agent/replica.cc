@@ -7,6 +7,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 
 namespace snapsync {
 namespace {
@@ -18,6 +19,21 @@ bool SamePlan(const SessionRequest& request, const SessionRecord& session) {
          request.chunk_count == session.chunk_count &&
          request.source_size == session.source_size &&
          request.replication == session.replication;
+}
+
+// What the sender has not said is as it was.
+ExportOptions ImageFor(const SessionRequest& request,
+                       const ExportOptions& old) {
+  ExportOptions image = request.image;
+  if (request.base.none()) return image;
+  image.chain |= old.chain;
+  if (image.virtual_size == 0 && old.virtual_size >= request.source_size) {
+    image.virtual_size = old.virtual_size;
+  }
+  if (image.cluster_size == 0) image.cluster_size = old.cluster_size;
+  if (image.compression.empty()) image.compression = old.compression;
+  if (image.keep == 0) image.keep = old.keep;
+  return image;
 }
 
 constexpr char kOverwrite[] =
@@ -37,7 +53,12 @@ Replica::Replica(ReplicaOptions options, std::unique_ptr<Target> target,
 absl::StatusOr<TargetRecord> Replica::LoadRecord() {
   SNAPSYNC_ASSIGN_OR_RETURN(std::optional<TargetRecord> record,
                             store_->Load(options_.volume));
-  return record.value_or(TargetRecord{});
+  TargetRecord known = record.value_or(TargetRecord{});
+  SNAPSYNC_RETURN_IF_ERROR(
+      known.session
+          ? target_->SetImage(known.session->image, known.session->replication)
+          : target_->SetImage(known.image, known.replication));
+  return known;
 }
 
 absl::Status Replica::Recover() {
@@ -220,6 +241,9 @@ absl::StatusOr<SessionGrant> Replica::Begin(const SessionRequest& request,
   session.source_size = request.source_size;
   session.plan_digest = request.plan_digest;
   session.chunk_count = request.chunk_count;
+  session.image = ImageFor(request, record.image);
+  SNAPSYNC_RETURN_IF_ERROR(
+      target_->SetImage(session.image, request.replication));
   record.session = session;
   record.state =
       target_->in_place() ? TargetState::kTorn : TargetState::kFilling;
@@ -308,6 +332,7 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
   record.generation = session.generation;
   record.number = number;
   record.seal = *std::move(seal);
+  record.image = session.image;
   record.session.reset();
   record.generations.push_back({session.generation, number, session.source_size,
                                 session.plan_digest, options_.unix_seconds()});
@@ -315,7 +340,9 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
     record.generations.erase(record.generations.begin());
   }
   SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
-  if (absl::Status s = target_->Prune(number, options_.keep); !s.ok()) {
+  const uint64_t keep =
+      session.image.keep == 0 ? options_.keep : session.image.keep;
+  if (absl::Status s = target_->Prune(number, keep); !s.ok()) {
     Log(Severity::kWarning, "volume " + options_.volume +
                                 ": an old generation was not removed: " +
                                 std::string(MessageOf(s)));
@@ -333,6 +360,30 @@ absl::Status Replica::Abort(const std::string& peer) {
     return Error(Reason::kBusy, "volume " + options_.volume +
                                     " is being written by " + live_peer_);
   }
+  DropLive();
+  return EndSession(record);
+}
+
+absl::Status Replica::ExpireSession(std::chrono::steady_clock::time_point now,
+                                    std::chrono::seconds limit) {
+  MutexLock lock(&mutex_);
+  SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
+  if (record.state != TargetState::kFilling || !record.session) {
+    return absl::OkStatus();
+  }
+  const std::pair<Id128, uint64_t> seen(
+      live_ == nullptr ? record.session->id : live_id_,
+      live_ == nullptr ? 0 : live_->progress().watermark);
+  if (seen != seen_ || (live_ != nullptr && live_->active())) {
+    seen_ = seen;
+    seen_at_ = now;
+    return absl::OkStatus();
+  }
+  if (now - seen_at_ < limit) return absl::OkStatus();
+  Log(Severity::kWarning,
+      "volume " + options_.volume + ": the session of " +
+          record.session->owner + " has not moved for " +
+          FormatSeconds(static_cast<double>(limit.count())) + " and expires");
   DropLive();
   return EndSession(record);
 }

@@ -13,10 +13,12 @@
 #ifndef SNAPSYNC_AGENT_REPLICA_H_
 #define SNAPSYNC_AGENT_REPLICA_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -50,6 +52,7 @@ struct SendSource {
   uint64_t number = 0;
   uint64_t size = 0;           // bytes that are meant: the volume may be larger
   bool from_promoted = false;  // what a promoted volume holds now
+  bool is_image = false;       // QCOW2; `size` is in its header
 };
 
 class Replica {
@@ -112,6 +115,12 @@ class Replica {
   // torn target stays torn.
   absl::Status Abort(const std::string& peer);
 
+  // Gives up an open session in which nothing has moved for `limit`, as far as
+  // this object has seen: it is to be asked every now and then. A torn target
+  // keeps its session.
+  absl::Status ExpireSession(std::chrono::steady_clock::time_point now,
+                             std::chrono::seconds limit);
+
   absl::StatusOr<VolumeState> Describe();
 
  private:
@@ -155,6 +164,9 @@ class Replica {
   std::shared_ptr<Session> live_ ABSL_GUARDED_BY(mutex_);
   Id128 live_id_ ABSL_GUARDED_BY(mutex_);
   std::string live_peer_ ABSL_GUARDED_BY(mutex_);
+  // When ExpireSession() first saw this session at this watermark.
+  std::pair<Id128, uint64_t> seen_ ABSL_GUARDED_BY(mutex_);
+  std::chrono::steady_clock::time_point seen_at_ ABSL_GUARDED_BY(mutex_);
   std::weak_ptr<Hasher> hashing_ ABSL_GUARDED_BY(mutex_);
   std::string hashing_peer_ ABSL_GUARDED_BY(mutex_);
 };

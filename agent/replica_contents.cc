@@ -130,6 +130,18 @@ absl::StatusOr<SendSource> Replica::PrepareSend(uint64_t number, bool dry_run) {
   }
   SendSource source;
   source.number = number;
+  if (options_.kind == "qcow2") {
+    if (number != 0) {
+      return Error(Reason::kTargetUnsuitable,
+                   "volume " + options_.volume +
+                       ": an image is sent as it is now, without @GENERATION");
+    }
+    if (live_ != nullptr && live_->active()) return BeingWritten(record);
+    SNAPSYNC_ASSIGN_OR_RETURN(source.path, target_->GenerationPath(0));
+    source.number = record.number;
+    source.is_image = true;
+    return source;
+  }
   if (number == 0) {
     if (record.generation.none() || record.state == TargetState::kTorn) {
       return Error(Reason::kTargetUnsuitable,

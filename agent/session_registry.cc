@@ -18,14 +18,18 @@ std::unique_ptr<Target> MakeTarget(const VolumeConfig& volume,
                                    const std::string& state_directory) {
   if (volume.kind == "block") return MakeBlockTarget(volume.path);
   if (volume.kind == "file") return MakeFileTarget(volume.path);
+  if (volume.kind == "qcow2") return MakeImageTarget(volume.path);
   return MakeThinTarget(volume.path, state_directory);
 }
 
 }  // namespace
 
 SessionRegistry::SessionRegistry(FileLock lock,
-                                 std::unique_ptr<SessionStore> store)
-    : lock_(std::move(lock)), store_(std::move(store)) {}
+                                 std::unique_ptr<SessionStore> store,
+                                 AgentConfig config)
+    : lock_(std::move(lock)),
+      store_(std::move(store)),
+      config_(std::move(config)) {}
 
 absl::StatusOr<std::unique_ptr<SessionRegistry>> SessionRegistry::Create(
     const AgentConfig& config) {
@@ -35,26 +39,29 @@ absl::StatusOr<std::unique_ptr<SessionRegistry>> SessionRegistry::Create(
   SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<SessionStore> store,
                             OpenFileSessionStore(config.state_directory));
   std::unique_ptr<SessionRegistry> registry(
-      new SessionRegistry(std::move(lock), std::move(store)));
+      new SessionRegistry(std::move(lock), std::move(store), config));
+  const MutexLock held(&registry->mutex_);
   for (const VolumeConfig& volume : config.volumes) {
-    ReplicaOptions options;
-    options.volume = volume.name;
-    options.kind = volume.kind;
-    options.keep = volume.keep;
-    options.unix_seconds = [] { return int64_t{std::time(nullptr)}; };
-    auto replica = std::make_unique<Replica>(
-        options, MakeTarget(volume, config.state_directory),
-        registry->store_.get());
-    if (const absl::Status status = replica->Recover(); !status.ok()) {
-      Log(Severity::kError, "volume " + volume.name +
-                                ": the interrupted commit could not be "
-                                "finished yet: " +
-                                std::string(MessageOf(status)));
-    }
-    registry->replicas_.emplace(volume.name, std::move(replica));
-    registry->paths_.emplace(volume.path, volume.name);
+    if (!volume.folder()) registry->Add(volume);
   }
   return registry;
+}
+
+Replica* SessionRegistry::Add(const VolumeConfig& volume) {
+  ReplicaOptions options;
+  options.volume = volume.name;
+  options.kind = volume.kind;
+  options.keep = volume.keep;
+  options.unix_seconds = [] { return int64_t{std::time(nullptr)}; };
+  auto replica = std::make_unique<Replica>(
+      options, MakeTarget(volume, config_.state_directory), store_.get());
+  if (const absl::Status status = replica->Recover(); !status.ok()) {
+    Log(Severity::kError, "volume " + volume.name +
+                              ": the interrupted commit could not be "
+                              "finished yet: " +
+                              std::string(MessageOf(status)));
+  }
+  return replicas_.emplace(volume.name, std::move(replica)).first->second.get();
 }
 
 std::string SessionRegistry::NameOf(const std::string& text) const {
@@ -65,24 +72,59 @@ std::string SessionRegistry::NameOf(const std::string& text) const {
     const auto real = std::filesystem::weakly_canonical(path, error);
     return error ? path : real.string();
   };
-  for (const auto& [path, name] : paths_) {
-    if (path == text || canonical(path) == canonical(text)) return name;
+  const size_t slash = text.rfind('/') + 1;
+  for (const VolumeConfig& volume : config_.volumes) {
+    if (volume.folder()) {
+      if (canonical(volume.path) == canonical(text.substr(0, slash))) {
+        return volume.name + "/" + text.substr(slash);
+      }
+    } else if (volume.path == text ||
+               canonical(volume.path) == canonical(text)) {
+      return volume.name;
+    }
   }
   return text;
 }
 
-absl::StatusOr<Replica*> SessionRegistry::Find(
-    const std::string& volume) const {
-  const auto found = replicas_.find(volume);
-  if (found == replicas_.end()) {
-    return Error(Reason::kTargetUnsuitable,
-                 "this agent has no volume \"" + volume +
-                     "\"; its configuration lists them in [[volume]]");
+absl::StatusOr<Replica*> SessionRegistry::Find(const std::string& volume) {
+  const MutexLock lock(&mutex_);
+  if (const auto found = replicas_.find(volume); found != replicas_.end()) {
+    return found->second.get();
   }
-  return found->second.get();
+  const size_t slash = volume.find('/');
+  for (const VolumeConfig& folder : config_.volumes) {
+    if (slash == std::string::npos || !folder.folder() ||
+        folder.name != volume.substr(0, slash)) {
+      continue;
+    }
+    SNAPSYNC_ASSIGN_OR_RETURN(const VolumeConfig image,
+                              ImageInFolder(folder, volume.substr(slash + 1)));
+    return Add(image);
+  }
+  return Error(Reason::kTargetUnsuitable,
+               "this agent has no volume \"" + volume +
+                   "\"; its configuration lists them in [[volume]]");
+}
+
+void SessionRegistry::ExpireSessions(std::chrono::steady_clock::time_point now,
+                                     std::chrono::seconds limit) {
+  std::vector<Replica*> replicas;
+  {
+    const MutexLock lock(&mutex_);
+    for (const auto& [name, replica] : replicas_) {
+      replicas.push_back(replica.get());
+    }
+  }
+  for (Replica* replica : replicas) {
+    if (absl::Status s = replica->ExpireSession(now, limit); !s.ok()) {
+      Log(Severity::kWarning, "an idle session could not be given up: " +
+                                  std::string(MessageOf(s)));
+    }
+  }
 }
 
 std::vector<std::string> SessionRegistry::names() const {
+  const MutexLock lock(&mutex_);
   std::vector<std::string> names;
   for (const auto& [name, replica] : replicas_) names.push_back(name);
   return names;

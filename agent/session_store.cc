@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_replace.h"
 #include "common/base/atomic_file.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
@@ -22,7 +23,7 @@ class FileSessionStore final : public SessionStore {
       const std::string& volume) override {
     // Whoever renamed the file may have died before it made the name durable.
     SNAPSYNC_RETURN_IF_ERROR(SyncFolder(folder_));
-    const std::string path = StatePath(volume);
+    const std::string path = PathOf(volume, ".state");
     const absl::StatusOr<std::string> contents = ReadWholeFile(path);
     if (absl::IsNotFound(contents.status())) return std::nullopt;
     if (!contents.ok()) return contents.status();
@@ -33,12 +34,13 @@ class FileSessionStore final : public SessionStore {
 
   absl::Status Save(const std::string& volume,
                     const TargetRecord& record) override {
-    return WriteFileAtomically(StatePath(volume), EncodeTargetRecord(record));
+    return WriteFileAtomically(PathOf(volume, ".state"),
+                               EncodeTargetRecord(record));
   }
 
   absl::StatusOr<std::unique_ptr<Journal>> OpenJournal(
       const std::string& volume, const Id128& id) override {
-    const std::string path = folder_ + "/" + volume + ".journal";
+    const std::string path = PathOf(volume, ".journal");
     struct stat facts {};
     if (::stat(path.c_str(), &facts) != 0 ||
         facts.st_size != static_cast<off_t>(Journal::kBytes)) {
@@ -52,8 +54,9 @@ class FileSessionStore final : public SessionStore {
   }
 
  private:
-  std::string StatePath(const std::string& volume) const {
-    return folder_ + "/" + volume + ".state";
+  // An image in a folder has a slash in its name.
+  std::string PathOf(const std::string& volume, const char* suffix) const {
+    return folder_ + "/" + absl::StrReplaceAll(volume, {{"/", "%2F"}}) + suffix;
   }
 
   const std::string folder_;

@@ -20,6 +20,14 @@ constexpr std::array<TargetState, 5> kStates = {
     TargetState::kEmpty, TargetState::kAt, TargetState::kFilling,
     TargetState::kTorn, TargetState::kCommitting};
 
+Json ToJson(const ExportOptions& image) {
+  return {{"virtual_size", image.virtual_size},
+          {"cluster_size", image.cluster_size},
+          {"compression", image.compression},
+          {"chain", image.chain},
+          {"keep", image.keep}};
+}
+
 Json ToJson(const SessionRecord& session) {
   return {{"id", session.id.ToString()},
           {"base", session.base.ToString()},
@@ -30,6 +38,7 @@ Json ToJson(const SessionRecord& session) {
           {"source_size", session.source_size},
           {"plan_digest", Hex(session.plan_digest)},
           {"chunk_count", session.chunk_count},
+          {"image", ToJson(session.image)},
           {"stage", session.stage}};
 }
 
@@ -64,6 +73,18 @@ TargetState StateOf(const Json& value) {
   throw Json::other_error::create(500, "not a state", &value);
 }
 
+ExportOptions ImageOf(const Json& record) {
+  ExportOptions image;
+  if (!record.contains("image")) return image;
+  const Json& json = record["image"];
+  image.virtual_size = json.at("virtual_size").get<uint64_t>();
+  image.cluster_size = json.at("cluster_size").get<uint64_t>();
+  image.compression = json.at("compression").get<std::string>();
+  image.chain = json.at("chain").get<bool>();
+  image.keep = json.at("keep").get<uint64_t>();
+  return image;
+}
+
 SessionRecord SessionOf(const Json& json) {
   SessionRecord session;
   session.id = IdOf(json.at("id"));
@@ -75,6 +96,7 @@ SessionRecord SessionOf(const Json& json) {
   session.source_size = json.at("source_size").get<uint64_t>();
   session.plan_digest = DigestOf(json.at("plan_digest"));
   session.chunk_count = json.at("chunk_count").get<uint64_t>();
+  session.image = ImageOf(json);
   session.stage = json.at("stage").get<std::string>();
   return session;
 }
@@ -106,6 +128,7 @@ std::string EncodeTargetRecord(const TargetRecord& record) {
                {"seal", record.seal},
                {"generations", Json::array()}};
   if (record.promoted) json["promoted"] = true;
+  if (record.image.given()) json["image"] = ToJson(record.image);
   if (record.session) json["session"] = ToJson(*record.session);
   for (const GenerationRecord& generation : record.generations) {
     json["generations"].push_back(ToJson(generation));
@@ -129,6 +152,7 @@ absl::StatusOr<TargetRecord> DecodeTargetRecord(const std::string& path,
     record.number = json.at("number").get<uint64_t>();
     record.seal = json.at("seal").get<std::string>();
     record.promoted = json.value("promoted", false);
+    record.image = ImageOf(json);
     if (json.contains("session")) record.session = SessionOf(json["session"]);
     for (const Json& item : json.at("generations")) {
       record.generations.push_back({IdOf(item.at("generation")),

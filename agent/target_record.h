@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/digest.h"
 #include "common/base/id128.h"
+#include "common/transfer/session_protocol.h"
 
 namespace snapsync {
 
@@ -44,6 +45,7 @@ struct SessionRecord {
   uint64_t source_size = 0;
   Digest256 plan_digest{};
   uint64_t chunk_count = 0;
+  ExportOptions image;
   std::string stage;  // the target's token; empty until the stage exists
 };
 
@@ -66,6 +68,7 @@ struct TargetRecord {
   Id128 generation;
   uint64_t number = 0;
   std::string seal;
+  ExportOptions image;  // as the last commit left it
   // Written to by this host's own users: receives nothing.
   bool promoted = false;
   std::optional<SessionRecord> session;

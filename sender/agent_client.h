@@ -54,6 +54,11 @@ class AgentClient {
       const std::string& volume, const Id128& session, uint64_t first) = 0;
   virtual absl::StatusOr<Receipt> CommitSession(
       const CommitRequest& request) = 0;
+  // Gives the session that is open into the volume up. kOther where there is
+  // no such call.
+  virtual absl::Status AbortSession(const std::string& /*volume*/) {
+    return Error(Reason::kOther, "this target has no session to give up");
+  }
   // Hashes of all blocks of what the volume holds, and the generation that
   // this is (see HashRequest).
   virtual absl::StatusOr<Id128> HashBlocks(const HashRequest& request,

@@ -143,6 +143,16 @@ class GrpcAgentClient final : public AgentClient {
     return wire::FromProto(response);
   }
 
+  absl::Status AbortSession(const std::string& volume) override {
+    Connect();
+    v1::AbortSessionRequest request;
+    request.set_volume(volume);
+    v1::AbortSessionResponse response;
+    WatchedCall call(&watchdog_, options_.ticket);
+    return Explain(StatusOf(
+        call, replication_->AbortSession(&call.context, request, &response)));
+  }
+
   absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
                                    const HashSink& sink) override {
     Connect();

@@ -286,7 +286,7 @@ int RunRevertCommand(const RevertCommand& command) {
     Log(Severity::kWarning, warning);
   }
   if (command.json) {
-    PrintSyncJson("revert", result, exit_code, error);
+    PrintSyncJson(command.name, result, exit_code, error);
   } else if (status.ok()) {
     PrintSyncText(command.target.host + ":" + command.target.volume, result);
   }

@@ -17,6 +17,7 @@
 #include "common/base/units.h"
 #include "common/wire/limits.h"
 #include "common/wire/tls.h"
+#include "sender/abort.h"
 #include "sender/grpc_agent_client.h"
 #include "sender/local_agent_client.h"
 #include "sender/progress.h"
@@ -62,9 +63,9 @@ absl::StatusOr<std::unique_ptr<AgentClient>> MakeAgentClient(
     const SyncCommand& command) {
   const SenderConfig& config = command.config;
   if (command.destination.local()) {
-    return MakeLocalAgentClient(config.state_directory,
-                                command.destination.volume,
-                                command.sync.source.path);
+    return MakeLocalAgentClient(
+        config.state_directory, command.destination.volume,
+        command.sync.source.path, command.sync.to_image);
   }
   GrpcAgentOptions options;
   options.host = command.destination.host;
@@ -105,9 +106,14 @@ absl::Status Run(SyncCommand& command, const sigset_t& signals,
     line.Notice(text);
     Log(Severity::kInfo, text);
   };
-  const absl::Status status =
-      command.verify ? RunVerify(command.sync, command.repair, *agent, result)
-                     : RunSync(command.sync, *agent, result.sync);
+  absl::Status status;
+  if (command.verify) {
+    status = RunVerify(command.sync, command.repair, *agent, result);
+  } else if (command.abort) {
+    status = RunAbort(command.sync, *agent, result.sync);
+  } else {
+    status = RunSync(command.sync, *agent, result.sync);
+  }
   signal = interrupt.signal();
   return status;
 }
@@ -180,6 +186,11 @@ void PrintSyncJson(const std::string& command, const SyncResult& result,
 
 void PrintSyncText(const std::string& volume, const SyncResult& result) {
   const std::string generation = result.generation.ToString().substr(0, 8);
+  if (result.result == "aborted") {
+    std::cout << "Given up: " << volume << " is what it was, generation "
+              << generation << ".\n";
+    return;
+  }
   if (result.result == "unchanged") {
     std::cout << "Nothing changed: " << volume << " holds generation "
               << generation << " still.\n";
@@ -233,7 +244,7 @@ int RunSyncCommand(SyncCommand command) {
   if (command.verify) {
     PrintVerified(verified, command.json, exit_code, error);
   } else if (command.json) {
-    PrintSyncJson("sync", result, exit_code, error);
+    PrintSyncJson(command.name, result, exit_code, error);
   } else if (status.ok()) {
     PrintSyncText(command.sync.volume, result);
   }

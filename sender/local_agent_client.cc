@@ -147,6 +147,11 @@ class LocalAgentClient final : public AgentClient {
     return replica_->Commit(request, kPeer);
   }
 
+  absl::Status AbortSession(const std::string& /*volume*/) override {
+    SNAPSYNC_RETURN_IF_ERROR(CheckNotCancelled());
+    return replica_->Abort(kPeer);
+  }
+
   absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
                                    const HashSink& sink) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const HashStart start,
@@ -183,7 +188,7 @@ class LocalAgentClient final : public AgentClient {
 
 absl::StatusOr<std::unique_ptr<AgentClient>> MakeLocalAgentClient(
     const std::string& state_directory, const std::string& path,
-    const std::string& source) {
+    const std::string& source, bool is_image) {
   if (IsSame(path, source)) {
     return Error(Reason::kUsage,
                  "--dst " + path + " is the source itself, --src " + source);
@@ -195,7 +200,10 @@ absl::StatusOr<std::unique_ptr<AgentClient>> MakeLocalAgentClient(
   VolumeConfig volume;
   volume.name = stable.filename().string();
   volume.path = path;
-  SNAPSYNC_ASSIGN_OR_RETURN(volume.kind, KindOf(path));
+  volume.kind = "qcow2";
+  if (!is_image) {
+    SNAPSYNC_ASSIGN_OR_RETURN(volume.kind, KindOf(path));
+  }
   config.volumes.push_back(volume);
   SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<SessionRegistry> registry,
                             SessionRegistry::Create(config));

@@ -3,174 +3,30 @@
 
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
+#include <bit>
 #include <cstdlib>
-#include <sstream>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
+#include "sender/flags.h"
 #include "sender/old_roles.h"
 
 namespace snapsync {
 namespace {
 
 constexpr uint64_t kLowestLimit = 64 * kKiB;
-constexpr char kDefaultConfig[] = "/etc/snapsync/send.toml";
-constexpr char kDefaultOldConfig[] = "/etc/snapsync/snapsync.cfg";
+constexpr uint64_t kSmallestCluster = 4 * kKiB;
+constexpr uint64_t kLargestCluster = 2 * kMiB;
+constexpr uint64_t kSectorBytes = 512;
 constexpr int kSshPort = 22;
 constexpr size_t kLongestReplication = 128;
-
-// Flags as they were given; what is missing comes from the configuration.
-struct Flags {
-  std::optional<std::string> config;
-  std::optional<std::string> state_directory;
-  std::optional<int> port;
-  std::optional<uint64_t> timeout;
-  std::optional<std::string> speed_limit;
-  std::optional<std::string> tls_ca;
-  std::optional<std::string> tls_certificate;
-  std::optional<std::string> tls_key;
-  std::optional<std::string> log_directory;
-  std::optional<std::string> file_level;
-
-  std::string source;
-  std::string destination;
-  std::string replication;
-  std::optional<std::string> meta;
-  std::optional<uint32_t> id;
-  std::string encrypt;
-  bool encrypts = false;
-  std::string resume = "auto";
-  std::string method = "auto";
-  bool allow_full = false;
-  bool yes = false;
-  bool dry_run = false;
-  bool save_mappings = false;
-  bool json = false;
-
-  bool old_role = false;
-  std::optional<std::string> old_config;
-  std::string qcow;
-
-  std::string base_id;
-  std::string size;
-  bool metadata_snapshot = false;
-
-  std::optional<int> source_port;
-  bool list = false;
-  bool verify = false;
-  bool repair = false;
-};
-
-void AddCommonFlags(CLI::App& app, Flags& flags) {
-  // A flag given twice: the last one counts, so that scripts can append.
-  app.option_defaults()->take_last();
-  app.add_option("-c,--config", flags.config,
-                 std::string("Configuration file (default ") + kDefaultConfig +
-                     ", if it exists)")
-      ->envname("SNAPSYNC_CONFIG");
-  app.add_option("--state-directory", flags.state_directory,
-                 "Where bases and interrupted syncs are remembered");
-  app.add_flag("--json", flags.json, "The result as JSON on stdout");
-}
-
-void AddSyncFlags(CLI::App& app, Flags& flags) {
-  app.add_option("--src", flags.source,
-                 "What to send: a thin volume (a snapshot of it is made) or a "
-                 "snapshot")
-      ->required();
-  app.add_option("--dst", flags.destination,
-                 "Where to: HOST:VOLUME of the agent there, or /PATH of a "
-                 "device or file on this host")
-      ->required();
-  app.add_option("--uuid", flags.replication, "Names this replication")
-      ->required();
-  app.add_option("--meta", flags.meta,
-                 "The pool's metadata device or a metadata file (found when "
-                 "left out)");
-  app.add_option("--id", flags.id, "The thin id of --src (found when left out)")
-      ->check(CLI::Range(0, (1 << 24) - 1));
-  app.add_option("--port", flags.port, "The agent's port")
-      ->check(CLI::Range(1, 65535));
-  app.add_option("--timeout", flags.timeout,
-                 "Give up after so many seconds without progress; 0: never");
-  app.add_option("--speed-limit", flags.speed_limit,
-                 "Bytes per second, with K, M or G; 0: none");
-  app.add_option("--encrypt", flags.encrypt,
-                 "Demand AES-256 (connections are always mutual TLS 1.3 with "
-                 "AES-256-GCM)")
-      ->expected(0, 1);
-  app.add_option("--resume", flags.resume,
-                 "auto, or so many bytes that the agent must hold already");
-  app.add_option("--tls-ca", flags.tls_ca, "The CA's certificate (PEM)");
-  app.add_option("--tls-cert", flags.tls_certificate,
-                 "This node's certificate (PEM)");
-  app.add_option("--tls-key", flags.tls_key, "This node's private key (PEM)");
-  app.add_option("--log-directory", flags.log_directory, "Log to files there");
-  app.add_option("--file-level", flags.file_level,
-                 "debug, info, warning or error");
-  app.add_flag("--allow-full", flags.allow_full,
-               "Overwrite what is on the target, and send everything where "
-               "the metadata can't say what differs");
-  app.add_flag("-y,--yes", flags.yes,
-               "Overwrite what is on the target, sending what differs");
-  app.add_option(
-         "--method", flags.method,
-         "How to find what to send: auto, metadata, saved, hash or full")
-      ->check(CLI::IsMember({"auto", "metadata", "saved", "hash", "full"}));
-  app.add_flag("--save-mappings", flags.save_mappings,
-               "Have the next sync find what differs from the base's mappings "
-               "when the base is gone by then");
-  app.add_flag("-n,--dry-run", flags.dry_run,
-               "Say what would be sent; write nothing");
-}
-
-void AddRevertFlags(CLI::App& app, Flags& flags) {
-  app.get_option("--dst")->required(false);
-  app.get_option("--uuid")->required(false);
-  app.get_option("--src")->description(
-      "HOST:VOLUME[@GENERATION]: whose state is taken");
-  app.get_option("--dst")->description("HOST:VOLUME: what is brought back");
-  app.add_option("--src-port", flags.source_port,
-                 "The port of the agent at --src, if not --port")
-      ->check(CLI::Range(1, 65535));
-  app.add_flag("--list", flags.list, "Show what can be gone back to");
-}
 
 bool IsRemote(const std::string& text) {
   const auto parsed = ParseDestination(text);
   return parsed.ok() && !parsed->local();
-}
-
-// The roles of the tool before this one; not in the help.
-CLI::App* AddOldRole(CLI::App& app, const std::string& name, Flags& flags) {
-  CLI::App* role = app.add_subcommand(name, "See docs/migrating.md");
-  role->group("");
-  AddCommonFlags(*role, flags);
-  role->add_option("--cfg", flags.old_config,
-                   std::string("The old configuration file (default ") +
-                       kDefaultOldConfig + ", if it exists)");
-  return role;
-}
-
-void AddQcowFlags(CLI::App& app, Flags& flags) {
-  app.add_option("--meta", flags.meta);
-  app.add_option("--id", flags.id)->check(CLI::Range(0, (1 << 24) - 1));
-  app.add_option("--uuid", flags.replication);
-  app.add_option("--src", flags.source)->required();
-}
-
-void AddDeltaFlags(CLI::App& app, Flags& flags, DeltaOptions& delta) {
-  app.add_option("--meta", delta.meta, "Metadata device or file")->required();
-  app.add_option("--base-id", flags.base_id,
-                 "Thin id of the base, or \"none\": all that is mapped")
-      ->required();
-  app.add_option("--id", delta.id, "Thin id of the snapshot")->required();
-  app.add_option("--size", flags.size, "Size of the snapshot: clip to it");
-  app.add_flag("--metadata-snapshot", delta.metadata_snapshot,
-               "Read the metadata snapshot that the metadata holds");
 }
 
 absl::StatusOr<SenderConfig> MergeConfig(const Flags& flags) {
@@ -267,6 +123,7 @@ absl::Status TakeGeneration(std::string& source, RevertCommand& command) {
 
 absl::StatusOr<Command> MakeRevert(Flags flags) {
   RevertCommand command;
+  if (flags.subcommand == Subcommand::kImport) command.name = "import";
   if (flags.old_role) {
     SNAPSYNC_RETURN_IF_ERROR(
         ApplyOldRole(flags, command.config, command.warnings));
@@ -284,8 +141,9 @@ absl::StatusOr<Command> MakeRevert(Flags flags) {
                             ParseDestination(flags.destination));
   if (command.source.local() || command.target.local()) {
     return Error(Reason::kUsage,
-                 "revert needs HOST:VOLUME for --src and for --dst: the agents "
-                 "at both do the work");
+                 command.name +
+                     " needs HOST:VOLUME for --src and for --dst: the agents "
+                     "at both do the work");
   }
   if (!flags.list && (flags.replication.empty() ||
                       flags.replication.size() > kLongestReplication)) {
@@ -293,8 +151,10 @@ absl::StatusOr<Command> MakeRevert(Flags flags) {
   }
   if (!flags.list && !flags.yes && !flags.dry_run) {
     return Error(Reason::kUsage,
-                 "revert makes " + flags.destination + " what " + flags.source +
-                     " is; what it holds now stays as a generation. Say --yes "
+                 command.name + " makes " + flags.destination + " what " +
+                     flags.source +
+                     " is; what it holds now stays as a generation of a thin "
+                     "volume. Say --yes "
                      "to do it, --dry-run to see what would be sent");
   }
   command.source_port = flags.source_port.value_or(command.config.port);
@@ -331,8 +191,10 @@ absl::StatusOr<Command> MakeSync(Flags flags) {
     command.warnings.push_back("--encrypt " + flags.encrypt +
                                " means TLS 1.3 with AES-256-GCM here");
   }
-  command.verify = flags.verify;
+  command.verify = flags.subcommand == Subcommand::kVerify;
   command.repair = flags.repair;
+  command.abort = flags.subcommand == Subcommand::kAbort;
+  if (command.abort) command.name = "abort";
   SyncOptions& sync = command.sync;
   sync.source.path = flags.source;
   sync.source.meta = flags.meta;
@@ -364,10 +226,75 @@ absl::StatusOr<Command> MakeSync(Flags flags) {
   return command;
 }
 
-absl::StatusOr<Command> MakeDelta(const Flags& flags, DeltaOptions delta) {
+// A session into an image.
+absl::StatusOr<Command> MakeExport(Flags flags) {
+  flags.destination = flags.qcow;
+  if (flags.replication.empty()) flags.replication = "export";
+  // The old tool did not ask.
+  flags.yes |= flags.old_role;
+  ExportOptions image;
+  if (!flags.size.empty()) {
+    SNAPSYNC_ASSIGN_OR_RETURN(image.virtual_size, ParseSize(flags.size));
+    if (image.virtual_size % kSectorBytes != 0) {
+      return Error(Reason::kUsage, "--size must be a multiple of 512");
+    }
+  }
+  if (!flags.cluster_size.empty()) {
+    SNAPSYNC_ASSIGN_OR_RETURN(image.cluster_size,
+                              ParseSize(flags.cluster_size));
+    if (image.cluster_size < kSmallestCluster ||
+        image.cluster_size > kLargestCluster ||
+        !std::has_single_bit(image.cluster_size)) {
+      return Error(Reason::kUsage,
+                   "--cluster-size must be a power of two, 4K to 2M");
+    }
+  }
+  image.compression = flags.compression;
+  image.chain = flags.chain;
+  image.keep = flags.keep;
+  if (image.keep != 0 && !image.chain) {
+    return Error(Reason::kUsage, "--keep is for a chain: say --chain, too");
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(Command command, MakeSync(std::move(flags)));
+  auto& sync = std::get<SyncCommand>(command);
+  sync.name = "export";
+  sync.sync.image = image;
+  sync.sync.to_image = true;
+  return command;
+}
+
+// A sync whose source is an image.
+absl::StatusOr<Command> MakeImport(Flags flags) {
+  if (flags.replication.empty()) flags.replication = "import";
+  flags.yes |= flags.old_role;  // as above
+  if (IsRemote(flags.source)) {
+    if (!IsRemote(flags.destination)) {
+      return Error(Reason::kUsage,
+                   "the image's agent sends to an agent: --dst must be "
+                   "HOST:VOLUME, this host's own agent for a volume of this "
+                   "host");
+    }
+    return MakeRevert(std::move(flags));
+  }
+  ImageSource image;
+  image.allow_anywhere = flags.allow_anywhere;
+  image.allow_data_file = flags.allow_data_file;
+  image.allow_corrupt = flags.allow_corrupt;
+  image.backing_format = flags.backing_format;
+  flags.meta.reset();
+  flags.id.reset();
+  SNAPSYNC_ASSIGN_OR_RETURN(Command command, MakeSync(std::move(flags)));
+  auto& sync = std::get<SyncCommand>(command);
+  sync.name = "import";
+  sync.sync.source.image = image;
+  return command;
+}
+
+absl::StatusOr<Command> MakeDelta(const Flags& flags) {
+  DeltaOptions delta = flags.delta;
   if (flags.base_id != "none") {
     uint32_t id = 0;
-    if (!CLI::detail::lexical_cast(flags.base_id, id)) {
+    if (!absl::SimpleAtoi(flags.base_id, &id)) {
       return Error(Reason::kUsage, "--base-id must be a thin id or \"none\"");
     }
     delta.base_id = id;
@@ -384,65 +311,27 @@ absl::StatusOr<Command> MakeDelta(const Flags& flags, DeltaOptions delta) {
 }  // namespace
 
 absl::StatusOr<Command> ParseCommandLine(int argc, const char* const* argv) {
-  Flags flags;
-  DeltaOptions delta;
-  CLI::App app(
-      "Replicates snapshots of thin volumes, sending only what "
-      "changed. The command lines of its predecessor still work: "
-      "docs/migrating.md.",
-      "snapsync-send");
-  app.set_version_flag("--version", "snapsync-send " SNAPSYNC_VERSION);
-  app.require_subcommand(1);
-  CLI::App* sync_app = app.add_subcommand(
-      "sync", "Bring a snapshot to a volume of an agent, or to a local target");
-  AddCommonFlags(*sync_app, flags);
-  AddSyncFlags(*sync_app, flags);
-  CLI::App* verify_app = app.add_subcommand(
-      "verify", "Read source and replica whole, and tell what differs");
-  AddCommonFlags(*verify_app, flags);
-  AddSyncFlags(*verify_app, flags);
-  verify_app->add_flag("--repair", flags.repair, "Send what differs");
-  CLI::App* revert_app = app.add_subcommand(
-      "revert", "Bring a volume back to what its replica holds or held");
-  AddCommonFlags(*revert_app, flags);
-  AddSyncFlags(*revert_app, flags);
-  AddRevertFlags(*revert_app, flags);
-  CLI::App* delta_app = app.add_subcommand(
-      "delta", "Print what changed between two thin devices of a pool");
-  AddCommonFlags(*delta_app, flags);
-  AddDeltaFlags(*delta_app, flags, delta);
-  CLI::App* master_app = AddOldRole(app, "master", flags);
-  AddSyncFlags(*master_app, flags);
-  CLI::App* exporter_app = AddOldRole(app, "qcow2_exporter", flags);
-  AddQcowFlags(*exporter_app, flags);
-  exporter_app->add_option("--qcow", flags.qcow)->required();
-  exporter_app->add_option("--size", flags.size)->required();
-  CLI::App* importer_app = AddOldRole(app, "qcow2_importer", flags);
-  AddQcowFlags(*importer_app, flags);
-  importer_app->add_option("--dst", flags.destination)->required();
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    std::ostringstream text;
-    std::ostringstream complaint;
-    if (app.exit(error, text, complaint) == 0) return Command(text.str());
-    return Error(Reason::kUsage, error.what());
+  SNAPSYNC_ASSIGN_OR_RETURN(Flags flags, ParseFlags(argc, argv));
+  if (flags.text) return Command(*flags.text);
+  switch (flags.subcommand) {
+    case Subcommand::kDelta:
+      return MakeDelta(flags);
+    case Subcommand::kRevert:
+      return MakeRevert(std::move(flags));
+    case Subcommand::kExport:
+      return MakeExport(std::move(flags));
+    case Subcommand::kImport:
+      return MakeImport(std::move(flags));
+    case Subcommand::kSync:
+    case Subcommand::kVerify:
+    case Subcommand::kAbort:
+      break;
   }
-  if (exporter_app->parsed() || importer_app->parsed()) {
-    return Error(Reason::kUsage,
-                 "QCOW2 images are not served by this version yet");
-  }
-  if (delta_app->parsed()) return MakeDelta(flags, delta);
-  flags.old_role = master_app->parsed();
-  flags.encrypts =
-      (flags.old_role ? master_app : sync_app)->count("--encrypt") > 0;
-  flags.verify = verify_app->parsed();
   // Both ends remote: the old tool's revert program.
-  if (revert_app->parsed() || (flags.old_role && IsRemote(flags.source) &&
-                               IsRemote(flags.destination))) {
-    return MakeRevert(flags);
+  if (flags.old_role && IsRemote(flags.source) && IsRemote(flags.destination)) {
+    return MakeRevert(std::move(flags));
   }
-  return MakeSync(flags);
+  return MakeSync(std::move(flags));
 }
 
 }  // namespace snapsync

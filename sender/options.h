@@ -19,11 +19,13 @@
 namespace snapsync {
 
 struct SyncCommand {
+  std::string name = "sync";  // of the subcommand
   SenderConfig config;
   Destination destination;
   SyncOptions sync;     // without the pump's functions
   bool verify = false;  // compare only
   bool repair = false;  // and send what differs
+  bool abort = false;   // give the interrupted sync up
   bool json = false;
   std::vector<std::string> warnings;  // about the command line
 };
@@ -31,6 +33,7 @@ struct SyncCommand {
 // Bring a volume back: the agent at the source sends to the agent at the
 // target.
 struct RevertCommand {
+  std::string name = "revert";  // of the subcommand: "revert" or "import"
   SenderConfig config;
   Destination source;
   Destination target;

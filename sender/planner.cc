@@ -133,7 +133,9 @@ absl::StatusOr<PlannedSync> Planner::PlanReplica(const ReplicationState& state,
 
 absl::StatusOr<PlannedSync> Planner::Overwrite(const VolumeState& target,
                                                const std::string& why) {
-  const bool full = Forced(kFull) || target.blank || options_.allow_full;
+  // An image is written anew, whatever was there.
+  const bool full = Forced(kFull) || target.blank || options_.allow_full ||
+                    target.kind == "qcow2";
   if (!full && Allowed(kMetadata)) {
     absl::StatusOr<PlannedSync> delta = BothSides(why);
     if (!IsMismatch(delta.status()) || Forced(kMetadata)) return delta;
@@ -242,6 +244,18 @@ absl::StatusOr<PlannedSync> Planner::Mapped(const std::string& why) const {
         false,
         std::move(found.record),
         std::move(found.warnings)};
+  }
+  SNAPSYNC_ASSIGN_OR_RETURN(std::optional<ExtentList> data,
+                            source_.DataExtents());
+  if (data) {
+    return PlannedSync{snapsync::Plan(size, *std::move(data), ExtentList()),
+                       kFull,
+                       why,
+                       Id128{},
+                       false,
+                       false,
+                       std::nullopt,
+                       {}};
   }
   ExtentList all;
   all.Append({0, size});

@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/block/file_device.h"
+#include "common/qcow2/confined_image.h"
 #include "common/thin/metadata_snapshot.h"
 #include "common/thin/pool_control.h"
 #include "common/thin/saved_delta.h"
@@ -49,6 +50,16 @@ absl::StatusOr<std::optional<LogicalVolume>> FindVolume(
   return *volume;
 }
 
+absl::StatusOr<std::unique_ptr<qcow2::Image>> OpenImage(
+    const std::string& path, const ImageSource& source) {
+  qcow2::ImageOptions options;
+  options.files.allow_anywhere = source.allow_anywhere;
+  options.files.allow_data_file = source.allow_data_file;
+  options.chain.allow_corrupt = source.allow_corrupt;
+  options.chain.unrecorded_backing_format = source.backing_format;
+  return qcow2::OpenConfinedImage(path, options);
+}
+
 // The beginning of a device.
 class LimitedReader final : public BlockReader {
  public:
@@ -70,6 +81,7 @@ class LimitedReader final : public BlockReader {
 
 absl::StatusOr<SourceFacts> ExamineSource(const SourceOptions& options) {
   SourceFacts facts;
+  if (options.image) return facts;
   SNAPSYNC_ASSIGN_OR_RETURN(facts.volume, FindVolume(options.path));
   facts.is_origin = facts.volume.has_value() &&
                     facts.volume->segment_type == "thin" &&
@@ -124,6 +136,14 @@ absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
       SNAPSYNC_RETURN_IF_ERROR(ActivateVolumes({*volume}));
       snapshot->deactivate_ = true;
     }
+  }
+  if (options.image) {
+    SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<qcow2::Image> image,
+                              OpenImage(options.path, *options.image));
+    snapshot->image_ = image.get();
+    snapshot->reader_ = std::move(image);
+    snapshot->identity_ = options.path;
+    return snapshot;
   }
   SNAPSYNC_ASSIGN_OR_RETURN(snapshot->reader_, OpenFileReader(snapshot->path_));
   if (options.size && *options.size < snapshot->reader_->size()) {
@@ -191,6 +211,12 @@ absl::Status SourceSnapshot::FindMetadata(const SourceOptions& options) {
   external_origin_ = thin->external_origin.has_value();
   if (identity_.empty()) identity_ = thin->device.uuid;
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<ExtentList>> SourceSnapshot::DataExtents() {
+  if (image_ == nullptr) return std::optional<ExtentList>();
+  SNAPSYNC_ASSIGN_OR_RETURN(ExtentList extents, image_->DataExtents());
+  return std::optional<ExtentList>(std::move(extents));
 }
 
 DeltaRequest SourceSnapshot::RequestFrom(

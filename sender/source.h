@@ -19,11 +19,20 @@
 #include "common/block/block_device.h"
 #include "common/generations/held_generations.h"
 #include "common/lvm/lvm.h"
+#include "common/qcow2/image.h"
 #include "common/thin/guarded_delta.h"
 #include "common/thin/metadata_snapshot.h"
 #include "sender/replication_state.h"
 
 namespace snapsync {
+
+// A QCOW2 image as the source, and what it may name (common/qcow2).
+struct ImageSource {
+  bool allow_anywhere = false;
+  bool allow_data_file = false;
+  bool allow_corrupt = false;
+  std::string backing_format;  // of backing files without a recorded one
+};
 
 struct SourceOptions {
   std::string path;                 // --src
@@ -32,6 +41,8 @@ struct SourceOptions {
   std::string state_directory;
   // Only so many bytes of it are meant; nullopt: all.
   std::optional<uint64_t> size;
+  // It is an image, which is never guessed.
+  std::optional<ImageSource> image;
 };
 
 // What --src turned out to be; nothing was changed yet.
@@ -67,6 +78,9 @@ class SourceSnapshot {
   const std::string& path() const { return path_; }
   // Which snapshot this is, whatever its name: never the same for two.
   const std::string& identity() const { return identity_; }
+  // What may hold data where that is known without thin metadata; nullopt: it
+  // may be anywhere.
+  absl::StatusOr<std::optional<ExtentList>> DataExtents();
   // Metadata of a thin pool can be had.
   bool has_metadata() const { return thin_id_.has_value(); }
 
@@ -116,6 +130,7 @@ class SourceSnapshot {
   bool deactivate_ = false;
   bool external_origin_ = false;
   std::unique_ptr<BlockReader> reader_;
+  qcow2::Image* image_ = nullptr;  // reader_, if it is one
   std::string metadata_;
   std::optional<uint32_t> thin_id_;
 };

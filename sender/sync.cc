@@ -71,6 +71,11 @@ class Sync {
       return Error(static_cast<Reason>(target.problem_reason),
                    "volume " + target.name + ": " + target.problem);
     }
+    if (options_.to_image && target.kind != "qcow2") {
+      return Error(Reason::kTargetUnsuitable, "volume " + target.name +
+                                                  " is of kind " + target.kind +
+                                                  ", no QCOW2 image: use sync");
+    }
     return target;
   }
 
@@ -215,6 +220,7 @@ class Sync {
     request.chunk_count = planned.plan.chunk_count();
     request.covers_all = planned.covers_all;
     request.allow_overwrite = options_.overwrite;
+    request.image = options_.image;
     SNAPSYNC_ASSIGN_OR_RETURN(
         const PumpResult sent,
         Pump(agent_, request, planned.plan, source.reader(), options_.pump));

@@ -40,6 +40,7 @@
 #include "common/base/id128.h"
 #include "common/block/block_device.h"
 #include "common/block/extent.h"
+#include "common/transfer/session_protocol.h"
 
 namespace snapsync {
 
@@ -75,6 +76,17 @@ class Target {
   // thin volume is kBusy.
   virtual absl::StatusOr<std::unique_ptr<BlockReader>> OpenReader() = 0;
 
+  // Of an image: what it is, or what the next stage makes of it, and the
+  // replication that it belongs to; said before any other call.
+  // kTargetUnsuitable for options that can't be.
+  virtual absl::Status SetImage(const ExportOptions& options,
+                                const std::string& /*replication*/) {
+    if (!options.given()) return absl::OkStatus();
+    return Error(Reason::kTargetUnsuitable,
+                 "the target is no QCOW2 image: size, cluster size, "
+                 "compression and chain can't be chosen");
+  }
+
   // Makes a new stage for a source of `size` bytes, with the contents of the
   // target (when `from_base`; else contents do not matter, all of it will be
   // written or zeroed). Removes a stage that an earlier session left under the
@@ -98,7 +110,8 @@ class Target {
                                              const Id128& generation,
                                              const std::string& base_seal) = 0;
 
-  // The path of the snapshot that Commit() made for generation `number`.
+  // The path of the snapshot that Commit() made for generation `number`; of an
+  // image, with 0, that of its file (of a chain: the newest one).
   // kTargetUnsuitable when there is none (any more).
   virtual absl::StatusOr<std::string> GenerationPath(uint64_t /*number*/) {
     return NoGenerations();
@@ -139,6 +152,8 @@ std::unique_ptr<Target> MakeThinTarget(const std::string& path,
                                        const std::string& state_directory);
 std::unique_ptr<Target> MakeBlockTarget(const std::string& path);
 std::unique_ptr<Target> MakeFileTarget(const std::string& path);
+// A QCOW2 image, or a chain of them (SetImage()).
+std::unique_ptr<Target> MakeImageTarget(const std::string& path);
 
 }  // namespace snapsync
 

@@ -27,6 +27,19 @@ inline constexpr uint64_t kSegmentChunks = 64;
 // Hashes in one message at most: of 16 MiB of the volume.
 inline constexpr size_t kHashBatchBlocks = 256;
 
+// How an image is to be written (QCOW2). What is not given, the image has
+// already, or the target's default.
+struct ExportOptions {
+  uint64_t virtual_size = 0;  // bytes; 0: at least that of the source
+  uint64_t cluster_size = 0;  // bytes; 0: not given
+  std::string compression;    // none, zlib, zstd; empty: not given
+  bool chain = false;         // a new overlay for each generation
+  uint64_t keep = 0;          // generations of a chain; 0: not given
+
+  bool given() const { return *this != ExportOptions{}; }
+  friend bool operator==(const ExportOptions&, const ExportOptions&) = default;
+};
+
 struct SessionRequest {
   std::string volume;        // the name in the agent's configuration
   std::string replication;   // --uuid
@@ -43,6 +56,7 @@ struct SessionRequest {
   bool covers_all = false;
   // The operator agreed to overwrite what is on the target.
   bool allow_overwrite = false;
+  ExportOptions image;
 };
 
 struct SessionGrant {
@@ -118,7 +132,7 @@ struct GenerationState {
 // What an agent tells about a volume.
 struct VolumeState {
   std::string name;
-  std::string kind;   // thin, block, file
+  std::string kind;   // thin, block, file, qcow2
   std::string state;  // empty, at, filling, committing, torn
   uint64_t size = 0;  // bytes
   bool blank = false;

@@ -126,6 +126,14 @@ v1::OpenSessionRequest ToProto(const SessionRequest& request) {
   message.set_chunk_count(request.chunk_count);
   message.set_covers_all(request.covers_all);
   message.set_allow_overwrite(request.allow_overwrite);
+  if (request.image.given()) {
+    v1::Image& image = *message.mutable_image();
+    image.set_virtual_size(request.image.virtual_size);
+    image.set_cluster_size(request.image.cluster_size);
+    image.set_compression(request.image.compression);
+    image.set_chain(request.image.chain);
+    image.set_keep(request.image.keep);
+  }
   return message;
 }
 
@@ -152,6 +160,16 @@ absl::StatusOr<SessionRequest> FromProto(
   request.chunk_count = message.chunk_count();
   request.covers_all = message.covers_all();
   request.allow_overwrite = message.allow_overwrite();
+  const v1::Image& image = message.image();
+  if (image.virtual_size() > kMaxSourceBytes) {
+    return Bad("image.virtual_size", "is out of range");
+  }
+  SNAPSYNC_RETURN_IF_ERROR(ReadText("image.compression", image.compression(),
+                                    request.image.compression));
+  request.image.virtual_size = image.virtual_size();
+  request.image.cluster_size = image.cluster_size();
+  request.image.chain = image.chain();
+  request.image.keep = image.keep();
   return request;
 }
 

@@ -136,6 +136,31 @@ def superseded(rng, agent):
                lab.contents(TARGETS[kind]) == lab.contents(SRC), result)
 
 
+def given_up(rng, agent):
+    """A cut session that is aborted leaves the target, and the source, as they were."""
+    for kind in TARGETS:
+        old = lab.contents(TARGETS[kind])
+        volumes = lab.volumes('nas1')
+        change(rng)
+        sync = start(kind)
+        time.sleep(1.2)
+        sync.kill()
+        result = lab.run_send(
+            'abort', '--dst', 'localhost:' + kind, '--uuid', 'to-' + kind, '--tls-ca',
+            lab.PKI + '/ca.crt', '--tls-cert', lab.PKI + '/nas1.crt', '--tls-key',
+            lab.PKI + '/nas1.key', '--state-directory', lab.LAB + '/sender', '--json')
+        expect('%s, given up' % kind, result.code == 0 and
+               result['result'] in ('aborted', 'unchanged'), result)
+        expect('%s, given up: no snapshot is left' % kind,
+               lab.volumes('nas1') == volumes, lab.volumes('nas1'))
+        if kind != 'block':  # written in place
+            expect('%s, given up: the target is what it was' % kind,
+                   contents_when_there(TARGETS[kind], kind, old) == old)
+        result = start(kind).wait()
+        expect('%s, given up: and the next sync is right' % kind, result.code == 0 and
+               lab.contents(TARGETS[kind]) == lab.contents(SRC), result)
+
+
 def set_up(rng):
     lab.make_certificates(lab.PKI, 'nas1', 'nas2')
     lab.make_group('/dev/ubda', 'nas1')
@@ -160,6 +185,7 @@ def main():
             for how in ways:
                 cut_and_resume(rng, agent, kind, how, counts)
     superseded(rng, agent)
+    given_up(rng, agent)
     # By chance most cuts hit a sync that has something durable already.
     expect('some syncs went on where they were cut', counts['resumed'] > 0, counts)
     names = lab.volumes('nas2')

@@ -86,6 +86,28 @@ TEST_P(ReplicaTest, ASecondSenderIsToldWhoIsWriting) {
   EXPECT_THAT(replica_->Abort("bob"), IsOk());
 }
 
+TEST_P(ReplicaTest, ASessionThatDoesNotMoveExpires) {
+  using std::chrono::hours;
+  const SessionRequest first = FirstSync();
+  const auto begin = std::chrono::steady_clock::now();
+  const SessionRequest request = Request(first.generation);
+  ASSERT_THAT(replica_->Open(request, "alice"), IsOk());
+  const auto state = [&] { return replica_->Describe()->state; };
+  const std::string open = GetParam() ? "torn" : "filling";
+  EXPECT_THAT(replica_->ExpireSession(begin, hours(24)), IsOk());
+  EXPECT_THAT(replica_->ExpireSession(begin + hours(23), hours(24)), IsOk());
+  EXPECT_EQ(state(), open);
+  // It is opened again, and counts from then on.
+  ASSERT_THAT(replica_->Open(request, "alice"), IsOk());
+  EXPECT_THAT(replica_->ExpireSession(begin + hours(25), hours(24)), IsOk());
+  EXPECT_EQ(state(), open);
+  EXPECT_THAT(replica_->ExpireSession(begin + hours(49), hours(24)), IsOk());
+  EXPECT_EQ(state(), GetParam() ? "torn" : "at");
+  EXPECT_EQ(replica_->Describe()->generation, first.generation);
+  // Only a torn target needs the same plan again.
+  EXPECT_THAT(Sync(GetParam() ? request : Request(first.generation)), IsOk());
+}
+
 TEST_P(ReplicaTest, ASessionBelongsToThePeerThatOpenedIt) {
   const auto grant = replica_->Open(Full(), "alice");
   ASSERT_THAT(grant, IsOk());

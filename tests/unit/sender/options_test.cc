@@ -163,15 +163,60 @@ TEST(OldCommandLine, AnOldConfigurationFileThatCanNotBeIsRefused) {
   }
 }
 
-TEST(OldCommandLine, TheQcow2RolesParseAndSayWhatIsMissing) {
-  EXPECT_THAT(
-      Refusal("qcow2_exporter --meta /dev/mapper/vg1-tp1_tmeta --id 4 --src "
-              "/dev/mapper/vg1-snap30001 --uuid 1 --qcow "
-              "/mnt/HDA_ROOT/testqcow2 --size 5368709120"),
-      HasSubstr("QCOW2"));
-  EXPECT_THAT(Refusal("qcow2_importer --dst /dev/mapper/thin --uuid 1 --src "
-                      "/mnt/HDA_ROOT/testqcow2"),
-              HasSubstr("QCOW2"));
+TEST(OldCommandLine, TheQcow2Roles) {
+  const SyncCommand exported = ParseSync(
+      "qcow2_exporter --meta /dev/mapper/vg1-tp1_tmeta --id 4 --src "
+      "/dev/mapper/vg1-snap30001 --uuid 1 --qcow /mnt/HDA_ROOT/testqcow2 "
+      "--size 5368709120");
+  EXPECT_EQ(exported.name, "export");
+  EXPECT_TRUE(exported.sync.to_image);
+  EXPECT_EQ(exported.sync.volume, "/mnt/HDA_ROOT/testqcow2");
+  EXPECT_EQ(exported.sync.source.path, "/dev/mapper/vg1-snap30001");
+  EXPECT_EQ(exported.sync.source.id, 4U);
+  EXPECT_EQ(exported.sync.image.virtual_size, 5368709120U);
+  EXPECT_TRUE(exported.sync.overwrite);
+  const SyncCommand imported = ParseSync(
+      "qcow2_importer --dst /dev/mapper/thin --uuid 1 --src "
+      "/mnt/HDA_ROOT/testqcow2");
+  EXPECT_EQ(imported.name, "import");
+  EXPECT_TRUE(imported.sync.source.image.has_value());
+  EXPECT_EQ(imported.sync.volume, "/dev/mapper/thin");
+  EXPECT_TRUE(imported.sync.overwrite);
+}
+
+TEST(CommandLine, AnExport) {
+  const SyncCommand command = ParseSync(
+      "export --src vg/vol --qcow nas2:/exports/vol.qcow2 --size 6G "
+      "--cluster-size 1M --compress zstd --chain --keep 7");
+  EXPECT_EQ(command.destination.host, "nas2");
+  EXPECT_EQ(command.sync.volume, "/exports/vol.qcow2");
+  EXPECT_EQ(command.sync.replication, "export");
+  ExportOptions image;
+  image.virtual_size = 6 * 1024 * kMiB;
+  image.cluster_size = kMiB;
+  image.compression = "zstd";
+  image.chain = true;
+  image.keep = 7;
+  EXPECT_EQ(command.sync.image, image);
+  EXPECT_FALSE(command.sync.overwrite);
+  const std::string line = "export --src vg/vol --qcow /a.qcow2 ";
+  for (const char* bad :
+       {"--cluster-size 2K", "--cluster-size 4M", "--cluster-size 100000",
+        "--size 1000", "--compress lz4", "--keep 3", "--keep 0 --chain"}) {
+    EXPECT_EQ(ReasonOf(Parse(line + bad).status()), Reason::kUsage) << bad;
+  }
+}
+
+TEST(CommandLine, AnImportFromAnAgentGoesToAnAgent) {
+  const absl::StatusOr<Command> command =
+      Parse("import --src nas2:/exports/vol.qcow2 --dst nas1:vol --yes");
+  ASSERT_TRUE(command.ok()) << command.status();
+  const auto& revert = std::get<RevertCommand>(*command);
+  EXPECT_EQ(revert.name, "import");
+  EXPECT_EQ(revert.source.volume, "/exports/vol.qcow2");
+  EXPECT_EQ(revert.target.host, "nas1");
+  EXPECT_THAT(Refusal("import --src nas2:/exports/vol.qcow2 --dst /dev/vg/vol"),
+              HasSubstr("HOST:VOLUME"));
 }
 
 }  // namespace

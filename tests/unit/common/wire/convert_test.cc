@@ -24,6 +24,7 @@ SessionRequest SomeRequest() {
   request.plan_digest.fill(std::byte{7});
   request.chunk_count = 5;
   request.covers_all = true;
+  request.image = {uint64_t{1} << 31, 1 << 20, "zstd", true, 7};
   return request;
 }
 
@@ -41,6 +42,7 @@ TEST(ConvertTest, ASessionRequestArrivesAsItWas) {
   EXPECT_EQ(arrived->chunk_count, sent.chunk_count);
   EXPECT_TRUE(arrived->covers_all);
   EXPECT_FALSE(arrived->allow_overwrite);
+  EXPECT_EQ(arrived->image, sent.image);
 }
 
 TEST(ConvertTest, NoBaseIsAnEmptyFieldAndComesBackAsNone) {
