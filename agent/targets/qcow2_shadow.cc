@@ -90,12 +90,14 @@ absl::StatusOr<std::shared_ptr<Qcow2Stage>> Qcow2Shadow::OpenWith(
   if (!lock.ok()) return lock.status();
   opened->lock.emplace(*std::move(lock));
   const qcow2::StageHead head = journal->head();
-  SNAPSYNC_ASSIGN_OR_RETURN(
-      image, qcow2::ReadCommittedImage(*file, head.base_clusters));
-  if (image.header.identity.generation != head.base ||
-      image.header.geometry != head.geometry) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const qcow2::ExportHeader header,
+                            qcow2::ReadExportHeader(*file));
+  if (header.identity.generation != head.base ||
+      header.geometry != head.geometry) {
     return Changed(file->name(), head.base);
   }
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      image, qcow2::ReadCommittedImage(*file, head.base_clusters));
   SNAPSYNC_ASSIGN_OR_RETURN(
       auto base,
       qcow2::BeginUpdate(*file, image, head.size, head.base_clusters));

@@ -69,6 +69,14 @@ std::string TextAt(std::span<const std::byte> area, uint64_t offset,
   return {reinterpret_cast<const char*>(area.data() + offset), length};
 }
 
+// For the right words: extensions begin at multiples of 8.
+bool MayHaveIdentity(std::span<const std::byte> area) {
+  for (size_t at = kHeaderBytes; at < area.size(); at += 8) {
+    if (LoadBig<uint32_t>(area.data() + at) == kExtensionIdentity) return true;
+  }
+  return false;
+}
+
 absl::Status Changed(const std::string& file, const std::string& how) {
   return Error(Reason::kBaseMismatch,
                file + " changed since export: " + how + "; run a full export");
@@ -122,10 +130,13 @@ absl::StatusOr<ExportHeader> DecodeHeader(std::span<const std::byte> area,
                                           const std::string& file) {
   const std::byte* from = area.data();
   if (area.size() != kHeaderAreaBytes ||
-      LoadBig<uint32_t>(from + kMagicAt) != kMagic ||
-      LoadBig<uint32_t>(from + kHeaderBytes) != kExtensionIdentity) {
+      LoadBig<uint32_t>(from + kMagicAt) != kMagic || !MayHaveIdentity(area)) {
     return Error(Reason::kBaseMismatch,
                  file + " is no export of SnapSync; run a full export");
+  }
+  // QEMU keeps the extension, but elsewhere.
+  if (LoadBig<uint32_t>(from + kHeaderBytes) != kExtensionIdentity) {
+    return Changed(file, "another program opened it for writing");
   }
   const uint64_t identity_bytes = LoadBig<uint32_t>(from + kHeaderBytes + 4);
   const std::optional<Identity> identity =

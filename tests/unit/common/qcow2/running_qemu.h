@@ -49,9 +49,9 @@ class OpenInQemu {
   }
   ~OpenInQemu() {
     if (pid_ <= 0) return;
-    ::kill(pid_, SIGTERM);
-    // It is no child of ours; its locks are gone when it is.
-    while (::kill(pid_, 0) == 0) {
+    // It is no child of ours; its locks are gone when it is. A signal that comes
+    // while it is starting is forgotten.
+    while (::kill(pid_, SIGTERM) == 0) {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }
