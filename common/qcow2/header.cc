@@ -210,7 +210,9 @@ class Parser {
                      "the disk needs " + std::to_string(needed) +
                          " entries, and 4194304 are the limit");
     }
-    if (header_.l1_entries == 0) return absl::OkStatus();
+    if (header_.l1_entries == 0 && header_.l1_offset == 0) {
+      return absl::OkStatus();
+    }
     return CheckTable("l1_table_offset", kL1OffsetAt, header_.l1_offset,
                       needed * kL1EntryBytes);
   }
@@ -240,7 +242,8 @@ class Parser {
       return Damaged("nb_snapshots", kSnapshotCountAt, header_.snapshots,
                      "65536 is the limit");
     }
-    if (header_.snapshots_offset % header_.cluster_size() != 0) {
+    if (header_.snapshots_offset % header_.cluster_size() != 0 ||
+        header_.snapshots_offset > kMaxSize) {
       return Unaligned("snapshots_offset", kSnapshotsOffsetAt,
                        header_.snapshots_offset);
     }

@@ -83,6 +83,7 @@ constexpr uint32_t kAllowed[] = {
     SYS_rt_sigaction,
     SYS_readlinkat,
     SYS_prctl,
+    SYS_pipe2,
     SYS_sched_getaffinity,
     SYS_sysinfo,
     SYS_getrlimit,

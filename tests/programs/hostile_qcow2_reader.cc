@@ -70,7 +70,7 @@ Packer Extents(uint64_t next, uint32_t count) {
 void SpoilOpening(const std::string& how, const PacketSocket& control) {
   if (how == "exit") ::_exit(3);
   if (how == "out_of_memory") ::_exit(kOutOfMemoryStatus);
-  if (how == "crash") ::raise(SIGSEGV);
+  if (how == "crash") ::raise(SIGKILL);
   if (how == "silence") Sleep();
   Receive(control);
   if (how == "garbage") Send(control, Packer().PutText("garbage"));
@@ -168,7 +168,7 @@ Packer SpoiledExtents(const std::string& how, uint64_t offset) {
       Send(channel, SpoiledExtents(how, offset));
       continue;
     }
-    if (how == "crash_when_read") ::raise(SIGSEGV);
+    if (how == "crash_when_read") ::raise(SIGKILL);
     if (how == "silence_when_read") Sleep();
     Send(channel, Spoiled(how, offset, length));
   }

@@ -201,7 +201,7 @@ TEST_F(ConfinedImageTest, AReaderThatIsTakenOverCantOpenWhatItLikes) {
   for (const HostileCase& hostile : {
            HostileCase{"exit", Reason::kConnection, "ended with status 3"},
            {"out_of_memory", Reason::kConnection, "512 MiB of memory"},
-           {"crash", Reason::kConnection, "was killed by signal 11"},
+           {"crash", Reason::kConnection, "was killed by signal 9"},
            {"silence", Reason::kConnection, "silent for 2 s"},
            {"silence_later", Reason::kConnection, "silent for 2 s"},
            {"garbage", Reason::kOther, kNonsense},
@@ -239,7 +239,7 @@ TEST_F(ConfinedImageTest, AReaderThatIsTakenOverCantMisleadReads) {
            {"bytes_left_over", Reason::kOther, kNonsense},
            {"another_message", Reason::kOther, kNonsense},
            {"long_packet", Reason::kIo, "too long"},
-           {"crash_when_read", Reason::kConnection, "was killed by signal 11"},
+           {"crash_when_read", Reason::kConnection, "was killed by signal 9"},
            {"silence_when_read", Reason::kConnection, "silent for 2 s"},
        }) {
     SCOPED_TRACE(hostile.how);

@@ -137,7 +137,10 @@ TEST(Header, FieldsBeyondTheFormatsLimitsAreDamage) {
                   "refcount_table_clusters");
   }
   ExpectDamaged(kSnapshotCountAt, 65537U, "nb_snapshots");
-  ExpectDamaged(kSnapshotsOffsetAt, uint64_t{512}, "snapshots_offset");
+  // Even where there are none.
+  for (const uint64_t offset : {uint64_t{512}, uint64_t{1} << 63U}) {
+    ExpectDamaged(kSnapshotsOffsetAt, offset, "snapshots_offset");
+  }
 }
 
 TEST(Header, TablesLieAlignedWithinTheFile) {
@@ -173,6 +176,8 @@ TEST(Header, AnEmptyDiskNeedsNoL1Table) {
   const auto header = Parse(file);
   ASSERT_THAT(header, IsOk());
   EXPECT_EQ(header->disk_size(), 0U);
+  ExpectRefused(file.Set<uint64_t>(kL1OffsetAt, 99), Reason::kIo,
+                "l1_table_offset");
 }
 
 TEST(Header, AHugeDiskNeedsNoMoreThanTheLargestL1Table) {
