@@ -43,14 +43,14 @@ std::shared_ptr<const HostFile> HostFile::Make(UniqueFd fd,
 }
 
 bool HostFile::IsCached(uint64_t offset, uint64_t length) const {
-  static const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  const uint64_t begin = offset - offset % page_bytes;
+  static const auto kPageBytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t begin = offset - offset % kPageBytes;
   const size_t bytes = offset + length - begin;
   // Never touched: only asked about.
   void* mapped = ::mmap(nullptr, bytes, PROT_NONE, MAP_SHARED, fd_.get(),
                         static_cast<off_t>(begin));
   if (mapped == MAP_FAILED) return false;
-  std::vector<unsigned char> pages((bytes + page_bytes - 1) / page_bytes);
+  std::vector<unsigned char> pages((bytes + kPageBytes - 1) / kPageBytes);
   const bool known = ::mincore(mapped, bytes, pages.data()) == 0;
   ::munmap(mapped, bytes);
   return known && std::all_of(pages.begin(), pages.end(),

@@ -18,6 +18,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/qcow2/reader_protocol.h"
+#include "common/qcow2/sandbox.h"
 
 namespace snapsync::qcow2 {
 namespace {
@@ -65,16 +66,12 @@ class SpawnSettings {
 int Spawn(const std::string& program, std::span<const UniqueFd> fds,
           pid_t* pid) {
   SpawnSettings settings;
-  for (int fd = 0; fd < 2; ++fd) {
+  // Nothing that it could say on stderr is for an operator's eyes; a
+  // sanitizer's report is for ours.
+  for (int fd = 0; fd < (kSanitized ? 2 : 3); ++fd) {
     ::posix_spawn_file_actions_addopen(&settings.actions, fd, "/dev/null",
                                        O_RDWR, 0);
   }
-#if !defined(__SANITIZE_ADDRESS__)
-  // Nothing that it could say there is for an operator's eyes; a sanitizer's
-  // report is for ours.
-  ::posix_spawn_file_actions_addopen(&settings.actions, 2, "/dev/null", O_RDWR,
-                                     0);
-#endif
   int next = kControlFd;
   for (const UniqueFd& fd : fds) {
     ::posix_spawn_file_actions_adddup2(&settings.actions, fd.get(), next++);

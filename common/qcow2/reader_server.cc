@@ -2,7 +2,6 @@
 #include "common/qcow2/reader_server.h"
 
 #include <malloc.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -32,7 +31,6 @@
 namespace snapsync::qcow2 {
 namespace {
 
-constexpr size_t kStackBytes = 512 * 1024;
 constexpr auto kAtWorkEvery = std::chrono::seconds(1);
 
 absl::Status Misunderstood() {
@@ -315,17 +313,12 @@ absl::Status Serve(const PacketSocket& control) {
 }  // namespace
 
 void RunReaderServer() {
-  // Threads share one heap, and have small stacks: an arena for each would
-  // reserve more addresses than there are to be.
+  // Threads share one heap: one for each would reserve more addresses than
+  // there are to be.
   ::mallopt(M_ARENA_MAX, 1);
-  pthread_attr_t attributes;
-  ::pthread_attr_init(&attributes);
-  ::pthread_attr_setstacksize(&attributes, kStackBytes);
-  ::pthread_setattr_default_np(&attributes);
-  ::pthread_attr_destroy(&attributes);
   std::set_new_handler([] { ::_exit(kOutOfMemoryStatus); });
 
-  static const PacketSocket control{UniqueFd(kControlFd)};
+  const PacketSocket control{UniqueFd(kControlFd)};
   const absl::Status status = Serve(control);
   if (!status.ok()) control.Send(PackFailure(status)).IgnoreError();
   ::_exit(0);

@@ -6,14 +6,29 @@
 // has, and manages its memory and threads. A process that calls another one is
 // killed on the spot.
 //
-// Under AddressSanitizer, which reserves terabytes of addresses and reports on
-// stderr, there is no limit on memory, and a few calls more are allowed.
+// A sanitizer reserves terabytes of addresses, and reports on stderr: with one
+// (kSanitized) there is no limit on memory, and some more calls are allowed.
 #ifndef SNAPSYNC_COMMON_QCOW2_SANDBOX_H_
 #define SNAPSYNC_COMMON_QCOW2_SANDBOX_H_
 
 #include "absl/status/status.h"
 
+#if defined(__has_feature)
+#define SNAPSYNC_HAS_FEATURE(name) __has_feature(name)
+#else
+#define SNAPSYNC_HAS_FEATURE(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
+    SNAPSYNC_HAS_FEATURE(address_sanitizer) ||                       \
+    SNAPSYNC_HAS_FEATURE(thread_sanitizer)
+#define SNAPSYNC_SANITIZED 1
+#else
+#define SNAPSYNC_SANITIZED 0
+#endif
+
 namespace snapsync::qcow2 {
+
+inline constexpr bool kSanitized = SNAPSYNC_SANITIZED != 0;
 
 // The first half, before threads are started: rights and limits.
 absl::Status GiveUpRights();

@@ -112,7 +112,7 @@ void SpoilOpening(const std::string& how, const PacketSocket& control) {
 
 // Instead of what a request asks for. `length` of it is at least 2 sectors.
 Packer Spoiled(const std::string& how, uint64_t offset, uint64_t length) {
-  static const std::map<std::string, Packer> answers = {
+  const std::map<std::string, Packer> answers = {
       {"no_runs", Runs(0)},
       {"too_many_runs", Runs(100000)},
       {"runs_cut", Runs(2).Put(Source::kZero)},

@@ -119,10 +119,8 @@ class Filler {
 absl::Status Copy(qcow2::Image& image, BlockWriter& out) {
   SNAPSYNC_ASSIGN_OR_RETURN(const ExtentList extents, image.DataExtents());
   Filler filler(image, extents);
-  std::vector<std::unique_ptr<Batch>> batches;
-  for (int count = 0; count < 3; ++count) {
-    batches.push_back(std::make_unique<Batch>());
-  }
+  std::vector<std::unique_ptr<Batch>> batches(3);
+  for (auto& batch : batches) batch = std::make_unique<Batch>();
   ReadAhead<Batch> ahead(
       std::move(batches), [&](Batch& batch) { return filler.Fill(batch); },
       true);

@@ -49,9 +49,13 @@ class OpenInQemu {
   }
   ~OpenInQemu() {
     if (pid_ <= 0) return;
-    // It is no child of ours; its locks are gone when it is. A signal that comes
-    // while it is starting is forgotten.
-    while (::kill(pid_, SIGTERM) == 0) {
+    ::kill(pid_, SIGTERM);
+    // It is no child of ours, and somebody else may wait for it or not: its
+    // locks are gone when it is a zombie.
+    const std::string status = "/proc/" + std::to_string(pid_) + "/status";
+    for (std::string text = ContentsOf(status);
+         !text.empty() && text.find("State:\tZ") == std::string::npos;
+         text = ContentsOf(status)) {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }

@@ -88,9 +88,9 @@ TEST(Sandbox, HasNoRightsOfRootAndNoCores) {
         if (!GiveUpRights().ok()) ::_exit(9);
         rlimit core{};
         ::getrlimit(RLIMIT_CORE, &core);
-        const bool powerless = ::geteuid() != 0 && ::getuid() != 0 &&
-                               ::getegid() != 0 && ::setuid(0) != 0 &&
-                               core.rlim_max == 0;
+        const bool powerless =
+            ::geteuid() != 0 && ::getuid() != 0 && ::getegid() != 0 &&
+            ::syscall(SYS_setuid, 0) != 0 && core.rlim_max == 0;
         ::_exit(powerless ? 0 : 1);
       },
       ExitedWithCode(0), "");
