@@ -3,11 +3,14 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "common/base/aligned_buffer.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/block/file_device.h"
 #include "common/qcow2/confined_image.h"
 #include "common/thin/metadata_snapshot.h"
@@ -19,6 +22,7 @@ namespace {
 
 constexpr char kTag[] = "snapsync";
 constexpr uint64_t kSectorBytes = 512;
+constexpr size_t kReadBytes = 8 * kMiB;
 
 bool Exists(const std::string& path) {
   struct stat facts {};
@@ -217,6 +221,21 @@ absl::StatusOr<std::optional<ExtentList>> SourceSnapshot::DataExtents() {
   if (image_ == nullptr) return std::optional<ExtentList>();
   SNAPSYNC_ASSIGN_OR_RETURN(ExtentList extents, image_->DataExtents());
   return std::optional<ExtentList>(std::move(extents));
+}
+
+absl::Status SourceSnapshot::ReadThrough(
+    const ExtentList& extents, const std::function<bool()>& interrupted) const {
+  AlignedBuffer buffer(kReadBytes);
+  for (const Extent& extent : extents.extents()) {
+    for (uint64_t at = extent.offset; at < extent.end(); at += buffer.size()) {
+      if (interrupted()) return Error(Reason::kConnection, "interrupted");
+      const ReadOperation read{
+          at, buffer.span().first(
+                  std::min(buffer.size(), size_t{extent.end() - at}))};
+      SNAPSYNC_RETURN_IF_ERROR(reader_->Read({&read, 1}));
+    }
+  }
+  return absl::OkStatus();
 }
 
 DeltaRequest SourceSnapshot::RequestFrom(

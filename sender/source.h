@@ -10,6 +10,7 @@
 #define SNAPSYNC_SENDER_SOURCE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -81,6 +82,9 @@ class SourceSnapshot {
   // What may hold data where that is known without thin metadata; nullopt: it
   // may be anywhere.
   absl::StatusOr<std::optional<ExtentList>> DataExtents();
+  // Reads all of `extents`, to see that it can be read.
+  absl::Status ReadThrough(const ExtentList& extents,
+                           const std::function<bool()>& interrupted) const;
   // Metadata of a thin pool can be had.
   bool has_metadata() const { return thin_id_.has_value(); }
 

@@ -132,6 +132,11 @@ class Sync {
       result_.result = "dry-run";
       return absl::OkStatus();
     }
+    if (options_.source.image && target.kind == "block") {
+      // Written in place: what can't be read must show before.
+      SNAPSYNC_RETURN_IF_ERROR(source->ReadThrough(planned.plan.changed(),
+                                                   options_.pump.interrupted));
+    }
     absl::Status status = Send(planned, *source, continues);
     if (continues && IsBaseMismatch(status)) {
       // The agent can't go on where the interrupted sync was. From the start.
@@ -147,7 +152,22 @@ class Sync {
       Announce(planned, *source);
       status = Send(planned, *source, false);
     }
+    if (options_.source.image && !status.ok() &&
+        ReasonOf(status) == Reason::kIo) {
+      GiveUp();
+    }
     return status;
+  }
+
+  // The image will be no better next time: nothing of it stays.
+  void GiveUp() {
+    absl::Status status = agent_.AbortSession(options_.volume);
+    state_.pending.reset();
+    if (status.ok()) status = store_.Save(state_);
+    if (status.ok()) status = store_.RemovePlan();
+    if (status.ok()) return;
+    result_.warnings.push_back("the session could not be given up: " +
+                               std::string(MessageOf(status)));
   }
 
   PlannerOptions OptionsOfPlanner(const SourceSnapshot& source) const {

@@ -6,11 +6,11 @@
 //   qcow2_to_raw [OPTIONS] IMAGE RAW
 //
 //   --local              parse in this process, without the confined child
-//   --anywhere           follow names out of the image's folder
+//   --allow-anywhere     follow names out of the image's folder
 //   --devices            read block devices, too
-//   --data-file          read an external data file
+//   --allow-data-file    read an external data file
 //   --ignore-locks       read what a running QEMU writes to
-//   --corrupt            read an image that is marked as corrupt
+//   --allow-corrupt      read an image that is marked as corrupt
 //   --backing-format=F   of a backing file whose format is not recorded
 //
 // Prints what failed on stderr and exits with the reason's number.
@@ -55,15 +55,15 @@ absl::StatusOr<CommandLine> Parse(int argc, char** argv) {
     const std::string_view word = argv[index];
     if (word == "--local") {
       line.local = true;
-    } else if (word == "--anywhere") {
+    } else if (word == "--allow-anywhere") {
       line.options.files.allow_anywhere = true;
     } else if (word == "--devices") {
       line.options.files.allow_devices = true;
-    } else if (word == "--data-file") {
+    } else if (word == "--allow-data-file") {
       line.options.files.allow_data_file = true;
     } else if (word == "--ignore-locks") {
       line.options.files.ignore_locks = true;
-    } else if (word == "--corrupt") {
+    } else if (word == "--allow-corrupt") {
       line.options.chain.allow_corrupt = true;
     } else if (word.substr(0, kFormat.size()) == kFormat) {
       line.options.chain.unrecorded_backing_format =

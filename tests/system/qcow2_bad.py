@@ -251,17 +251,17 @@ class Maker:
             return image
 
         with_data_file('without_consent', 'allow external data files')
-        with_data_file('passwd', 'allow files anywhere', '--data-file', data=b'/etc/passwd')
-        with_data_file('json', 'protocol', '--data-file',
+        with_data_file('passwd', 'allow files anywhere', '--allow-data-file', data=b'/etc/passwd')
+        with_data_file('json', 'protocol', '--allow-data-file',
                        data=b'json:{"driver":"raw","file.filename":"/etc/passwd"}')
-        with_data_file('missing', "can't be opened", '--data-file', make=False)
-        with_data_file('no_name', 'no name', '--data-file', data=None)
-        with_data_file('itself', 'comes back', '--data-file', data=b'disk.qcow2')
-        image = with_data_file('other_offset', 'another place', '--data-file')
+        with_data_file('missing', "can't be opened", '--allow-data-file', make=False)
+        with_data_file('no_name', 'no name', '--allow-data-file', data=None)
+        with_data_file('itself', 'comes back', '--allow-data-file', data=b'disk.qcow2')
+        image = with_data_file('other_offset', 'another place', '--allow-data-file')
         image.set_l2(16, image.l2(17))
-        image = with_data_file('compressed', 'data file', '--data-file')
+        image = with_data_file('compressed', 'data file', '--allow-data-file')
         image.set_l2(16, COMPRESSED | 1 << 20)
-        image = with_data_file('truncated', 'truncated', '--data-file')
+        image = with_data_file('truncated', 'truncated', '--allow-data-file')
         os.truncate(os.path.dirname(image.path) + '/disk.data', (1 << 20) + CLUSTER)
         self.image('bad_df_raw_bit_alone', 'external data file').set(autoclear=2)
 

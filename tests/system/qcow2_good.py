@@ -190,20 +190,20 @@ class Maker:
         base = self.folder + '/elsewhere/base.qcow2'
         Image(base)
         Image(self.path('backing_absolute'), size=None, backing=base, writes=())
-        self.add('backing_absolute', '--anywhere')
+        self.add('backing_absolute', '--allow-anywhere')
         Image(self.path('backing_dotdot'), size=None, backing='../elsewhere/base.qcow2',
               writes=())
-        self.add('backing_dotdot', '--anywhere')
+        self.add('backing_dotdot', '--allow-anywhere')
         os.makedirs(self.folder + '/backing_symlink')
         os.symlink(base, self.path('backing_symlink', 'base.qcow2'))
         Image(self.path('backing_symlink'), size=None, backing='base.qcow2', writes=())
-        self.add('backing_symlink', '--anywhere')
+        self.add('backing_symlink', '--allow-anywhere')
         raw_file(self.path('backing_without_format', 'base.raw'), 1 << 20)
         image = Image(self.path('backing_without_format'), writes=())
         image.set_extensions([], b'base.raw')
         self.add('backing_without_format', '--backing-format=raw')
         Image(self.path('corrupt_allowed')).set(incompatible=2)
-        self.add('corrupt_allowed', '--corrupt')
+        self.add('corrupt_allowed', '--allow-corrupt')
 
     def snapshots(self):
         image = 'snapshots'
@@ -257,7 +257,7 @@ class Maker:
                 qemu_io('disk.qcow2', *MIXED)
             finally:
                 os.chdir(cwd)
-            self.add(name, '--data-file')
+            self.add(name, '--allow-data-file')
 
 
 def made(folder):
