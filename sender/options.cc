@@ -274,6 +274,14 @@ absl::StatusOr<Command> MakeImport(Flags flags) {
                    "HOST:VOLUME, this host's own agent for a volume of this "
                    "host");
     }
+    if (flags.allow_anywhere || flags.allow_data_file || flags.allow_corrupt ||
+        !flags.backing_format.empty()) {
+      return Error(Reason::kUsage,
+                   "--allow-anywhere, --allow-data-file, --allow-corrupt and "
+                   "--backing-format are for images of this host: run the "
+                   "import on " +
+                       flags.source.substr(0, flags.source.find(':')));
+    }
     return MakeRevert(std::move(flags));
   }
   ImageSource image;

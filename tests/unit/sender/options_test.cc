@@ -217,6 +217,9 @@ TEST(CommandLine, AnImportFromAnAgentGoesToAnAgent) {
   EXPECT_EQ(revert.target.host, "nas1");
   EXPECT_THAT(Refusal("import --src nas2:/exports/vol.qcow2 --dst /dev/vg/vol"),
               HasSubstr("HOST:VOLUME"));
+  EXPECT_THAT(Refusal("import --src nas2:/exports/vol.qcow2 --dst nas1:vol "
+                      "--yes --allow-data-file"),
+              HasSubstr("run the import on nas2"));
 }
 
 }  // namespace
