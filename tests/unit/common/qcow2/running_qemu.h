@@ -49,13 +49,14 @@ class OpenInQemu {
   }
   ~OpenInQemu() {
     if (pid_ <= 0) return;
-    ::kill(pid_, SIGTERM);
     // It is no child of ours, and somebody else may wait for it or not: its
-    // locks are gone when it is a zombie.
+    // locks are gone when it is a zombie. A signal that comes while it is
+    // starting is forgotten.
     const std::string status = "/proc/" + std::to_string(pid_) + "/status";
     for (std::string text = ContentsOf(status);
          !text.empty() && text.find("State:\tZ") == std::string::npos;
          text = ContentsOf(status)) {
+      ::kill(pid_, SIGTERM);
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }
