@@ -29,7 +29,7 @@ from lab import BLOCK, MIB, run  # noqa: E402
 GUARD = re.compile(r'\bG(1[01]|[1-9])\b')
 COMMON = re.compile(r'since generation ([0-9a-f]{8}), which both hold')
 # Of a history, besides the first sync.
-STEPS = 8 if os.environ.get('SNAPSYNC_LONG') else 5
+STEPS = 8 if os.environ.get('SNAPSYNC_LONG') else 4
 SLACK = 1.02
 
 
