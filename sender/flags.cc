@@ -92,6 +92,13 @@ void AddRevertFlags(CLI::App& app, Flags& flags) {
   app.add_flag("--list", flags.list, "Show what can be gone back to");
 }
 
+// An export instead of a volume.
+void AddImageFlag(CLI::App& app, Flags& flags) {
+  CLI::Option* image = app.add_option(
+      "--qcow", flags.qcow, "Instead of --dst: the image of an export");
+  app.get_option("--dst")->required(false)->excludes(image);
+}
+
 void AddExportFlags(CLI::App& app, Flags& flags) {
   app.add_option("--src", flags.source,
                  "What to export: a thin volume (a snapshot of it is made), a "
@@ -117,7 +124,7 @@ void AddExportFlags(CLI::App& app, Flags& flags) {
   app.add_option("--keep", flags.keep,
                  "Of a chain, keep so many; older ones are folded into the "
                  "oldest that stays")
-      ->check(CLI::Range(1, 1000));
+      ->check(CLI::Range(1, 15));
 }
 
 void AddImportFlags(CLI::App& app, Flags& flags) {
@@ -180,11 +187,13 @@ absl::StatusOr<Flags> ParseFlags(int argc, const char* const* argv) {
       add("verify", Subcommand::kVerify,
           "Read source and replica whole, and tell what differs");
   AddSyncFlags(*verify_app, flags);
+  AddImageFlag(*verify_app, flags);
   verify_app->add_flag("--repair", flags.repair, "Send what differs");
   CLI::App* abort_app =
       add("abort", Subcommand::kAbort,
           "Give an interrupted sync up: the target is what it was");
   AddSyncFlags(*abort_app, flags);
+  AddImageFlag(*abort_app, flags);
   abort_app->get_option("--src")->required(false);
   CLI::App* revert_app =
       add("revert", Subcommand::kRevert,

@@ -171,6 +171,11 @@ absl::StatusOr<Command> MakeRevert(Flags flags) {
 
 absl::StatusOr<Command> MakeSync(Flags flags) {
   SyncCommand command;
+  const bool to_image = !flags.qcow.empty();
+  if (to_image) flags.destination = flags.qcow;
+  if (flags.destination.empty()) {
+    return Error(Reason::kUsage, "--dst or --qcow is missing");
+  }
   if (flags.old_role) {
     SNAPSYNC_RETURN_IF_ERROR(
         ApplyOldRole(flags, command.config, command.warnings));
@@ -209,6 +214,7 @@ absl::StatusOr<Command> MakeSync(Flags flags) {
   sync.overwrite = flags.allow_full || flags.yes;
   sync.allow_full = flags.allow_full;
   sync.dry_run = flags.dry_run;
+  sync.to_image = to_image;
   sync.save_mappings = flags.save_mappings || command.config.save_mappings;
   if (flags.resume != "auto") {
     SNAPSYNC_ASSIGN_OR_RETURN(sync.pump.resume_from_bytes,
@@ -228,7 +234,6 @@ absl::StatusOr<Command> MakeSync(Flags flags) {
 
 // A session into an image.
 absl::StatusOr<Command> MakeExport(Flags flags) {
-  flags.destination = flags.qcow;
   if (flags.replication.empty()) flags.replication = "export";
   // The old tool did not ask.
   flags.yes |= flags.old_role;
@@ -259,7 +264,6 @@ absl::StatusOr<Command> MakeExport(Flags flags) {
   auto& sync = std::get<SyncCommand>(command);
   sync.name = "export";
   sync.sync.image = image;
-  sync.sync.to_image = true;
   return command;
 }
 

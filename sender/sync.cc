@@ -153,7 +153,8 @@ class Sync {
       status = Send(planned, *source, false);
     }
     if (options_.source.image && !status.ok() &&
-        ReasonOf(status) == Reason::kIo) {
+        (ReasonOf(status) == Reason::kIo ||
+         ReasonOf(status) == Reason::kOther)) {
       GiveUp();
     }
     return status;

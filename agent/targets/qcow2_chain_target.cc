@@ -136,7 +136,8 @@ class Qcow2ChainTarget final : public Target {
     SNAPSYNC_ASSIGN_OR_RETURN(const auto folder, place_.Open());
     SNAPSYNC_ASSIGN_OR_RETURN(const std::vector<uint64_t> numbers,
                               Numbers(*folder));
-    keep = std::max<uint64_t>(keep, 1);
+    // Room for the next file.
+    keep = std::clamp<uint64_t>(keep, 1, qcow2::kMaxChainFiles - 1);
     const uint64_t wanted = number >= keep ? number - keep + 1 : 0;
     const auto oldest_kept =
         std::lower_bound(numbers.begin(), numbers.end(), wanted);

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/spawn_settings.h"
 #include "common/base/status_macros.h"
 #include "common/base/unique_fd.h"
 
@@ -86,23 +87,6 @@ absl::StatusOr<Pipe> MakePipe() {
   ::fcntl(made.read.get(), F_SETFL, O_NONBLOCK);
   return made;
 }
-
-class SpawnSettings {
- public:
-  SpawnSettings() {
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawnattr_init(&attributes);
-  }
-  ~SpawnSettings() {
-    ::posix_spawn_file_actions_destroy(&actions);
-    ::posix_spawnattr_destroy(&attributes);
-  }
-  SpawnSettings(const SpawnSettings&) = delete;
-  SpawnSettings& operator=(const SpawnSettings&) = delete;
-
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-};
 
 // 0 or an errno.
 int Spawn(const std::string& path, std::vector<std::string> argv, int out,

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/spawn_settings.h"
 #include "common/base/status_macros.h"
 #include "common/qcow2/reader_protocol.h"
 #include "common/qcow2/sandbox.h"
@@ -44,23 +45,6 @@ absl::StatusOr<UniqueFd> MakeMemory(size_t bytes) {
   }
   return fd;
 }
-
-class SpawnSettings {
- public:
-  SpawnSettings() {
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawnattr_init(&attributes);
-  }
-  ~SpawnSettings() {
-    ::posix_spawn_file_actions_destroy(&actions);
-    ::posix_spawnattr_destroy(&attributes);
-  }
-  SpawnSettings(const SpawnSettings&) = delete;
-  SpawnSettings& operator=(const SpawnSettings&) = delete;
-
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-};
 
 // `fds` become kControlFd and those that follow. 0 or an errno.
 int Spawn(const std::string& program, std::span<const UniqueFd> fds,
@@ -200,11 +184,13 @@ absl::Status ReaderProcess::Nonsense() const {
 
 absl::Status ReaderProcess::Explain(const absl::Status& status) {
   if (status.ok()) return status;
-  if (ReasonOf(status) != Reason::kConnection || MessageOf(status) != "gone") {
-    return Annotate(status, "the reader of " + image_);
+  const std::string reader = "the reader of " + image_;
+  if (ReasonOf(status) != Reason::kConnection) return Annotate(status, reader);
+  // Not kConnection: what died is not there when it is tried again.
+  if (MessageOf(status) == "gone") {
+    return Error(Reason::kOther, reader + " " + DescribeEnd());
   }
-  return Error(Reason::kConnection,
-               "the reader of " + image_ + " " + DescribeEnd());
+  return Error(Reason::kOther, reader + ": " + std::string(MessageOf(status)));
 }
 
 std::string ReaderProcess::DescribeEnd() {

@@ -4,9 +4,9 @@
 // sees it: started, talked to (reader_protocol.h), and ended.
 //
 // Construction and destruction belong to one thread; what is said on different
-// sockets may be said by different threads. Errors are kConnection when the
-// process died (with what it died of) or is silent, kConfiguration when it
-// can't be started.
+// sockets may be said by different threads. Errors are kOther when the process
+// died (with what it died of) or is silent: it is of no use any more;
+// kConfiguration when it can't be started.
 #ifndef SNAPSYNC_COMMON_QCOW2_READER_PROCESS_H_
 #define SNAPSYNC_COMMON_QCOW2_READER_PROCESS_H_
 

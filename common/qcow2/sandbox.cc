@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
@@ -129,7 +130,10 @@ std::vector<sock_filter> MakeFilter() {
 }
 
 absl::Status Limit(__rlimit_resource resource, rlim_t most) {
-  const rlimit limit = {most, most};
+  rlimit limit = {};
+  // Who is no root can't raise a limit that is lower already.
+  if (::getrlimit(resource, &limit) == 0) most = std::min(most, limit.rlim_max);
+  limit = {most, most};
   if (::setrlimit(resource, &limit) == 0) return absl::OkStatus();
   return PosixError(errno, "can't limit the reader of an image");
 }

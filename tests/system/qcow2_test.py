@@ -82,6 +82,25 @@ def one_file(rng):
     expect('nothing changed', result.code == 0 and result['result'] == 'unchanged' and
            result['sent_bytes'] == 0, result)
 
+    result = send('verify', '--src', SRC, '--qcow', image, '--uuid', 'one')
+    expect('verified', result.code == 0 and result['result'] == 'equal', result)
+    for number in range(120):
+        lab.write_device(SRC, number * BLOCK, rng.randbytes(BLOCK))
+    before = lab.volumes('nas1')
+    process = subprocess.Popen([lab.PROGRAMS + '/snapsync-send', 'export', '--src', SRC,
+                                '--qcow', image, '--uuid', 'one', '--state-directory',
+                                STATE, '--speed-limit', '64K'],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(8)
+    expect('an export is under way', process.poll() is None)
+    process.kill()
+    process.wait()
+    result = send('abort', '--qcow', image, '--uuid', 'one')
+    expect('given up', result.code == 0 and result['result'] == 'aborted' and
+           lab.volumes('nas1') == before and os.listdir(HERE) == ['one.qcow2'], result)
+    result = send('verify', '--src', SRC, '--qcow', image, '--uuid', 'one')
+    expect('what it was before', result.code == 0 and result['result'] == 'equal', result)
+
     run('qemu-io', '-f', 'qcow2', '-c', 'write -P 7 1M 64k', image)
     change(rng)
     result = export(image, '--uuid', 'one')

@@ -202,9 +202,27 @@ TEST(CommandLine, AnExport) {
   const std::string line = "export --src vg/vol --qcow /a.qcow2 ";
   for (const char* bad :
        {"--cluster-size 2K", "--cluster-size 4M", "--cluster-size 100000",
-        "--size 1000", "--compress lz4", "--keep 3", "--keep 0 --chain"}) {
+        "--size 1000", "--compress lz4", "--keep 3", "--keep 0 --chain",
+        "--keep 16 --chain"}) {
     EXPECT_EQ(ReasonOf(Parse(line + bad).status()), Reason::kUsage) << bad;
   }
+}
+
+TEST(CommandLine, AnImageCanBeVerifiedAndAnExportGivenUp) {
+  const SyncCommand verify =
+      ParseSync("verify --src vg/vol --qcow /exports/vol.qcow2 --uuid nightly");
+  EXPECT_TRUE(verify.verify);
+  EXPECT_TRUE(verify.sync.to_image);
+  EXPECT_EQ(verify.sync.volume, "/exports/vol.qcow2");
+  const SyncCommand abort =
+      ParseSync("abort --qcow nas2:/exports/vol.qcow2 --uuid nightly");
+  EXPECT_TRUE(abort.abort);
+  EXPECT_TRUE(abort.sync.to_image);
+  EXPECT_EQ(abort.destination.host, "nas2");
+  EXPECT_FALSE(ParseSync("abort --dst nas2:vol --uuid nightly").sync.to_image);
+  EXPECT_THAT(Refusal("abort --uuid nightly"), HasSubstr("--dst or --qcow"));
+  EXPECT_THAT(Refusal("abort --dst nas2:vol --qcow /a.qcow2 --uuid nightly"),
+              HasSubstr("--qcow"));
 }
 
 TEST(CommandLine, AnImportFromAnAgentGoesToAnAgent) {

@@ -204,7 +204,8 @@ TEST_F(Qcow2ChainTest, AChainThatReadersCantOpenIsNotMade) {
   EXPECT_TRUE(Holds(folder_.path(), 16, contents_.back()));
   EXPECT_THAT(Make()->CreateStage(kDisk, true),
               FailsWith(Reason::kTargetUnsuitable, "keep fewer generations"));
-  ASSERT_THAT(Make()->Prune(16, 15), IsOk());
+  // More than there is room for is as many as there is room for.
+  ASSERT_THAT(Make()->Prune(16, 1000), IsOk());
   AddGeneration(17);
   EXPECT_TRUE(Holds(folder_.path(), 17, contents_.back()));
 }

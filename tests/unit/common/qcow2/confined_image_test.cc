@@ -199,13 +199,13 @@ struct HostileCase {
 TEST_F(ConfinedImageTest, AReaderThatIsTakenOverCantOpenWhatItLikes) {
   constexpr char kNonsense[] = "answered with nonsense";
   for (const HostileCase& hostile : {
-           HostileCase{"exit", Reason::kConnection, "ended with status 3"},
-           {"out_of_memory", Reason::kConnection, "512 MiB of memory"},
-           {"crash", Reason::kConnection, "was killed by signal 9"},
-           {"silence", Reason::kConnection, "silent for 2 s"},
-           {"silence_later", Reason::kConnection, "silent for 2 s"},
+           HostileCase{"exit", Reason::kOther, "ended with status 3"},
+           {"out_of_memory", Reason::kOther, "512 MiB of memory"},
+           {"crash", Reason::kOther, "was killed by signal 9"},
+           {"silence", Reason::kOther, "silent for 2 s"},
+           {"silence_later", Reason::kOther, "silent for 2 s"},
            {"garbage", Reason::kOther, kNonsense},
-           {"empty_packet", Reason::kConnection, "is gone"},
+           {"empty_packet", Reason::kOther, "is gone"},
            {"failure", Reason::kIo, "\\x1b[2Jxxx"},
            {"passwd", Reason::kPermission, "/etc/passwd"},
            {"named_before_the_image", Reason::kOther, kNonsense},
@@ -239,8 +239,8 @@ TEST_F(ConfinedImageTest, AReaderThatIsTakenOverCantMisleadReads) {
            {"bytes_left_over", Reason::kOther, kNonsense},
            {"another_message", Reason::kOther, kNonsense},
            {"long_packet", Reason::kIo, "too long"},
-           {"crash_when_read", Reason::kConnection, "was killed by signal 9"},
-           {"silence_when_read", Reason::kConnection, "silent for 2 s"},
+           {"crash_when_read", Reason::kOther, "was killed by signal 9"},
+           {"silence_when_read", Reason::kOther, "silent for 2 s"},
        }) {
     SCOPED_TRACE(hostile.how);
     const auto image = OpenConfinedImage(image_, {}, Hostile(hostile.how));
