@@ -2,10 +2,10 @@
 #include "agent/target_record.h"
 
 #include <array>
-#include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
 #include "common/base/state_file.h"
+#include "common/base/state_json.h"
 #include "common/base/status_macros.h"
 
 namespace snapsync {
@@ -51,12 +51,6 @@ Json ToJson(const GenerationRecord& generation) {
 }
 
 // These throw Json::exception, caught in DecodeTargetRecord.
-Id128 IdOf(const Json& value) {
-  const auto id = Id128::Parse(value.get<std::string>());
-  if (!id) throw Json::other_error::create(500, "not an id", &value);
-  return *id;
-}
-
 Digest256 DigestOf(const Json& value) {
   Digest256 digest;
   if (!FromHex(value.get<std::string>(), digest)) {
@@ -77,12 +71,22 @@ ExportOptions ImageOf(const Json& record) {
   ExportOptions image;
   if (!record.contains("image")) return image;
   const Json& json = record["image"];
-  image.virtual_size = json.at("virtual_size").get<uint64_t>();
-  image.cluster_size = json.at("cluster_size").get<uint64_t>();
+  ReadNumber(json.at("virtual_size"), image.virtual_size);
+  ReadNumber(json.at("cluster_size"), image.cluster_size);
   image.compression = json.at("compression").get<std::string>();
   image.chain = json.at("chain").get<bool>();
-  image.keep = json.at("keep").get<uint64_t>();
+  ReadNumber(json.at("keep"), image.keep);
   return image;
+}
+
+GenerationRecord GenerationOf(const Json& json) {
+  GenerationRecord generation;
+  generation.generation = IdOf(json.at("generation"));
+  ReadNumber(json.at("number"), generation.number);
+  ReadNumber(json.at("source_size"), generation.source_size);
+  generation.plan_digest = DigestOf(json.at("plan_digest"));
+  ReadNumber(json.at("committed"), generation.committed_unix_seconds);
+  return generation;
 }
 
 SessionRecord SessionOf(const Json& json) {
@@ -93,9 +97,9 @@ SessionRecord SessionOf(const Json& json) {
   session.replication = json.at("replication").get<std::string>();
   session.source = json.at("source").get<std::string>();
   session.owner = json.at("owner").get<std::string>();
-  session.source_size = json.at("source_size").get<uint64_t>();
+  ReadNumber(json.at("source_size"), session.source_size);
   session.plan_digest = DigestOf(json.at("plan_digest"));
-  session.chunk_count = json.at("chunk_count").get<uint64_t>();
+  ReadNumber(json.at("chunk_count"), session.chunk_count);
   session.image = ImageOf(json);
   session.stage = json.at("stage").get<std::string>();
   return session;
@@ -149,17 +153,13 @@ absl::StatusOr<TargetRecord> DecodeTargetRecord(const std::string& path,
     record.state = StateOf(json.at("state"));
     record.replication = json.at("replication").get<std::string>();
     record.generation = IdOf(json.at("generation"));
-    record.number = json.at("number").get<uint64_t>();
+    ReadNumber(json.at("number"), record.number);
     record.seal = json.at("seal").get<std::string>();
     record.promoted = json.value("promoted", false);
     record.image = ImageOf(json);
     if (json.contains("session")) record.session = SessionOf(json["session"]);
     for (const Json& item : json.at("generations")) {
-      record.generations.push_back({IdOf(item.at("generation")),
-                                    item.at("number").get<uint64_t>(),
-                                    item.at("source_size").get<uint64_t>(),
-                                    DigestOf(item.at("plan_digest")),
-                                    item.at("committed").get<int64_t>()});
+      record.generations.push_back(GenerationOf(item));
     }
     const bool filling = record.state == TargetState::kFilling ||
                          record.state == TargetState::kTorn ||

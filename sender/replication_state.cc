@@ -2,7 +2,6 @@
 #include "sender/replication_state.h"
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/state_file.h"
+#include "common/base/state_json.h"
 #include "common/base/status_macros.h"
 
 namespace snapsync {
@@ -53,12 +53,6 @@ Json ToJson(const SavedBase& saved) {
           {"creation_time", saved.witness.creation_time}};
 }
 
-Id128 IdOf(const Json& value) {
-  const auto id = Id128::Parse(value.get<std::string>());
-  if (!id) throw Json::other_error::create(500, "not an id", &value);
-  return *id;
-}
-
 SnapshotName SnapshotOf(const Json& json) {
   return {json.at("group").get<std::string>(),
           json.at("name").get<std::string>(), json.at("ours").get<bool>()};
@@ -69,15 +63,15 @@ BaseRecord RecordOf(const Json& json) {
   json.at("vg_uuid").get_to(record.vg_uuid);
   json.at("pool_uuid").get_to(record.pool_uuid);
   json.at("lv_uuid").get_to(record.lv_uuid);
-  json.at("device_id").get_to(record.device_id);
-  json.at("transaction_id").get_to(record.transaction_id);
-  json.at("creation_time").get_to(record.creation_time);
-  json.at("snapshotted_time").get_to(record.snapshotted_time);
-  json.at("mapped_blocks").get_to(record.mapped_blocks);
-  json.at("pool_time").get_to(record.pool_time);
-  json.at("pool_transaction_id").get_to(record.pool_transaction_id);
-  json.at("data_block_sectors").get_to(record.data_block_sectors);
-  json.at("device_size").get_to(record.device_size);
+  ReadNumber(json.at("device_id"), record.device_id);
+  ReadNumber(json.at("transaction_id"), record.transaction_id);
+  ReadNumber(json.at("creation_time"), record.creation_time);
+  ReadNumber(json.at("snapshotted_time"), record.snapshotted_time);
+  ReadNumber(json.at("mapped_blocks"), record.mapped_blocks);
+  ReadNumber(json.at("pool_time"), record.pool_time);
+  ReadNumber(json.at("pool_transaction_id"), record.pool_transaction_id);
+  ReadNumber(json.at("data_block_sectors"), record.data_block_sectors);
+  ReadNumber(json.at("device_size"), record.device_size);
   json.at("external_origin").get_to(record.external_origin);
   return record;
 }
@@ -86,9 +80,9 @@ SavedBase SavedOf(const Json& json) {
   SavedBase saved;
   saved.mappings = IdOf(json.at("mappings"));
   json.at("lv_uuid").get_to(saved.witness.lv_uuid);
-  json.at("device_id").get_to(saved.witness.device_id);
-  json.at("transaction_id").get_to(saved.witness.transaction_id);
-  json.at("creation_time").get_to(saved.witness.creation_time);
+  ReadNumber(json.at("device_id"), saved.witness.device_id);
+  ReadNumber(json.at("transaction_id"), saved.witness.transaction_id);
+  ReadNumber(json.at("creation_time"), saved.witness.creation_time);
   return saved;
 }
 
