@@ -57,7 +57,7 @@ devices { dir="/dev" scan=["/dev"] obtain_device_list_from_udev=0
   issue_discards=0 types=["ubd",16] hints="none" scan_lvs=0 }
 global { use_lvmpolld=0 use_lvmlockd=0 event_activation=0 notify_dbus=0
   thin_check_options=["-q"] }
-activation { udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0
+activation { reserved_memory=0 reserved_stack=0 udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0
   checks=0 thin_pool_autoextend_threshold=100 }
 backup { backup=1 archive=0 backup_dir="/run/uml/lvmbackup" }' > /etc/lvm/lvm.conf
 export DM_DISABLE_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1

@@ -18,7 +18,7 @@ import time
 import lab
 from lab import MIB, expect
 
-KILLS = int(os.environ.get('SNAPSYNC_KILLS', 500 if os.environ.get('SNAPSYNC_LONG') else 50))
+KILLS = int(os.environ.get('SNAPSYNC_KILLS', 500 if os.environ.get('SNAPSYNC_LONG') else 25))
 SIZE = 24 * MIB
 
 

@@ -20,7 +20,7 @@ SRC = '/dev/nas1/vol'
 HERE = lab.LAB + '/images'      # of this host
 THERE = lab.LAB + '/exports'    # of the agent
 STATE = lab.LAB + '/sender'
-INCREMENTS = 10 if not os.environ.get('SNAPSYNC_LONG') else 30
+INCREMENTS = 30 if os.environ.get('SNAPSYNC_LONG') else 4
 
 
 def send(*arguments):

@@ -5,6 +5,7 @@
 The same command again goes on where the agent was and ends with the right bytes;
 in between the replica holds the old generation or the new one, never a mixture.
 """
+import itertools
 import os
 import random
 import re
@@ -18,7 +19,8 @@ SIZE = 64 * MIB
 SRC = '/dev/nas1/vol'
 TARGETS = {'thin': '/dev/nas2/replica', 'block': '/dev/nas2/plain',
            'file': lab.LAB + '/vol.raw'}
-CUTS = 8 if os.environ.get('SNAPSYNC_LONG') else 1  # of each kind at each target
+LONG = 'SNAPSYNC_LONG' in os.environ
+CUTS = 8  # of each kind at each target in the long run; else one of each kind
 
 
 def change(rng):
@@ -87,7 +89,8 @@ def cut_and_resume(rng, agent, kind, how, counts):
     old = lab.contents(target) if os.path.exists(target) else []
     change(rng)
     new = lab.contents(SRC)
-    moment = rng.uniform(0.3, 3.0)
+    # The first is cut when some of it is durable for certain.
+    moment = rng.uniform(0.3, 3.0) if counts['cuts'] else 2.0
     what = '%s, %s after %.2f s' % (kind, how.__name__.replace('_', ' '), moment)
     opened = len(openings(agent))
     sync = start(kind)
@@ -119,9 +122,9 @@ def openings(agent):
     return [int(n) for n in re.findall(r'goes on at chunk (\d+)', agent.log())]
 
 
-def superseded(rng, agent):
+def superseded(rng, kinds):
     """A cut session whose snapshot is gone: a new plan covers what is torn."""
-    for kind in TARGETS:
+    for kind in kinds:
         change(rng)
         sync = start(kind)
         time.sleep(1.2)
@@ -136,9 +139,9 @@ def superseded(rng, agent):
                lab.contents(TARGETS[kind]) == lab.contents(SRC), result)
 
 
-def given_up(rng, agent):
+def given_up(rng, kinds):
     """A cut session that is aborted leaves the target, and the source, as they were."""
-    for kind in TARGETS:
+    for kind in kinds:
         old = lab.contents(TARGETS[kind])
         volumes = lab.volumes('nas1')
         change(rng)
@@ -180,12 +183,15 @@ def main():
     ways = [kill_sender, interrupt_sender, kill_agent, cut_network,
             cut_network_for_good]
     counts = {'cuts': 0, 'ended before': 0, 'resumed': 0}
-    for kind in TARGETS:
-        for number in range(CUTS):
-            for how in ways:
-                cut_and_resume(rng, agent, kind, how, counts)
-    superseded(rng, agent)
-    given_up(rng, agent)
+    kinds = rng.sample(list(TARGETS), len(TARGETS))
+    if LONG:
+        cuts = [(kind, how) for kind in kinds for how in ways * CUTS]
+    else:
+        cuts = zip(itertools.cycle(kinds), rng.sample(ways, len(ways)))
+    for kind, how in cuts:
+        cut_and_resume(rng, agent, kind, how, counts)
+    superseded(rng, kinds if LONG else kinds[:1])
+    given_up(rng, kinds if LONG else kinds[1:2])
     # By chance most cuts hit a sync that has something durable already.
     expect('some syncs went on where they were cut', counts['resumed'] > 0, counts)
     names = lab.volumes('nas2')
