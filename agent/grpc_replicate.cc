@@ -87,7 +87,7 @@ class Report {
 PumpOptions PumpOf(const v1::ReplicateRequest& request,
                    grpc::ServerContext& context, Report& report) {
   PumpOptions pump;
-  pump.timeout = std::chrono::seconds(request.timeout_seconds());
+  pump.retry_for = std::chrono::seconds(request.timeout_seconds());
   pump.bytes_per_second = request.bytes_per_second();
   pump.now = [] { return std::chrono::steady_clock::now(); };
   pump.interrupted = [&context] { return context.IsCancelled(); };

@@ -21,6 +21,14 @@ absl::StatusOr<SenderConfig> ReadSenderConfig(const std::string& path) {
     defaults.Refuse("timeout", "must be 0 (never) or more seconds");
   }
   config.timeout_seconds = static_cast<uint64_t>(timeout);
+  if (defaults.Has("retry-for")) {
+    const int64_t retry_for = defaults.Integer("retry-for", 0);
+    if (retry_for < 0) {
+      defaults.Refuse("retry-for", "must be 0 (never give up) or more seconds");
+    }
+    config.retry_for_seconds = static_cast<uint64_t>(retry_for);
+    config.connect_for_seconds = config.retry_for_seconds;
+  }
   config.bytes_per_second = defaults.Size("speed-limit", 0);
   config.save_mappings = defaults.Boolean("save-mappings", false);
   TomlTable tls = root.Table("tls");

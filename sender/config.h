@@ -17,8 +17,13 @@ namespace snapsync {
 struct SenderConfig {
   std::string state_directory = "/var/lib/snapsync";
   int port = kDefaultPort;
-  uint64_t timeout_seconds = 120;  // without progress; 0: never
-  uint64_t bytes_per_second = 0;   // 0: no limit
+  uint64_t timeout_seconds = 120;  // a call without progress; 0: never
+  // A sync that is tried again and again without progress; 0: never.
+  uint64_t retry_for_seconds = 600;
+  // The same as long as no call has ever succeeded, when the trouble is rather
+  // a wrong address than a lost connection; what is asked for counts for both.
+  uint64_t connect_for_seconds = 10;
+  uint64_t bytes_per_second = 0;  // 0: no limit
   bool save_mappings = false;
   std::string tls_ca;
   std::string tls_certificate;

@@ -33,7 +33,11 @@ void AddTransferFlags(CLI::App& app, Flags& flags) {
   app.add_option("--port", flags.port, "The agent's port")
       ->check(CLI::Range(1, 65535));
   app.add_option("--timeout", flags.timeout,
-                 "Give up after so many seconds without progress; 0: never");
+                 "Seconds without progress after which a connection is given "
+                 "up and made anew; 0: never");
+  app.add_option("--retry-for", flags.retry_for,
+                 "Seconds without progress after which the whole is given up "
+                 "(exit code 4); 0: never (default 600)");
   app.add_option("--speed-limit", flags.speed_limit,
                  "Bytes per second, with K, M or G; 0: none");
   app.add_option("--encrypt", flags.encrypt,

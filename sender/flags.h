@@ -40,6 +40,7 @@ struct Flags {
   std::optional<std::string> state_directory;
   std::optional<int> port;
   std::optional<uint64_t> timeout;
+  std::optional<uint64_t> retry_for;
   std::optional<std::string> speed_limit;
   std::optional<std::string> tls_ca;
   std::optional<std::string> tls_certificate;

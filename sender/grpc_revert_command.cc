@@ -43,7 +43,6 @@ class Revert {
 
   // Again and again, while it may help and something moves.
   absl::Status Run(SyncResult& result) {
-    const std::chrono::seconds timeout(command_.config.timeout_seconds);
     auto pause = kFirstPause;
     moved_ = steady_clock::now();
     for (;;) {
@@ -51,9 +50,9 @@ class Revert {
       const absl::Status status = Attempt(result);
       if (status.ok() || ReasonOf(status) != Reason::kConnection) return status;
       if (moved_ > before) pause = kFirstPause;
-      const auto patience = reached_ || timeout.count() == 0
-                                ? timeout
-                                : std::min(timeout, kLongestPause);
+      const std::chrono::seconds patience(
+          reached_ ? command_.config.retry_for_seconds
+                   : command_.config.connect_for_seconds);
       if (patience.count() > 0 &&
           steady_clock::now() + pause - moved_ > patience) {
         return status;

@@ -40,6 +40,13 @@ absl::StatusOr<SenderConfig> MergeConfig(const Flags& flags) {
       flags.state_directory.value_or(config.state_directory);
   config.port = flags.port.value_or(config.port);
   config.timeout_seconds = flags.timeout.value_or(config.timeout_seconds);
+  if (flags.retry_for) {
+    config.retry_for_seconds = *flags.retry_for;
+    config.connect_for_seconds = *flags.retry_for;
+  } else if (flags.old_role && flags.timeout) {
+    // To the old tool it was the end.
+    config.retry_for_seconds = *flags.timeout;
+  }
   if (flags.speed_limit) {
     SNAPSYNC_ASSIGN_OR_RETURN(config.bytes_per_second,
                               ParseSize(*flags.speed_limit));
@@ -220,7 +227,9 @@ absl::StatusOr<Command> MakeSync(Flags flags) {
     SNAPSYNC_ASSIGN_OR_RETURN(sync.pump.resume_from_bytes,
                               ParseSize(flags.resume));
   }
-  sync.pump.timeout = std::chrono::seconds(command.config.timeout_seconds);
+  sync.pump.retry_for = std::chrono::seconds(command.config.retry_for_seconds);
+  sync.pump.connect_for =
+      std::chrono::seconds(command.config.connect_for_seconds);
   sync.pump.bytes_per_second = command.config.bytes_per_second;
   if (sync.pump.bytes_per_second > 0 &&
       sync.pump.bytes_per_second < kLowestLimit) {

@@ -49,12 +49,8 @@ class PumpRun {
       if (ReasonOf(status) != Reason::kConnection) return status;
       if (best_watermark_ > before) pause = kFirstPause;
       const nanoseconds still = options_.now() - last_progress_;
-      const nanoseconds limit = reached_
-                                    ? options_.timeout
-                                    : std::min(options_.connect_timeout,
-                                               options_.timeout.count() == 0
-                                                   ? options_.connect_timeout
-                                                   : options_.timeout);
+      const nanoseconds limit =
+          reached_ ? options_.retry_for : options_.connect_for;
       if (limit.count() != 0 && still + pause > limit) return status;
       options_.notice(
           std::string(MessageOf(status)) + "; trying again in " +

@@ -31,10 +31,11 @@ struct PumpProgress {
 };
 
 struct PumpOptions {
-  std::chrono::nanoseconds timeout = std::chrono::seconds(120);  // 0: never
+  // Give up when nothing became durable for so long; 0: never.
+  std::chrono::nanoseconds retry_for = std::chrono::minutes(10);
   // As long as no call has ever succeeded, the trouble is rather a wrong
-  // address than a lost connection: give up sooner.
-  std::chrono::nanoseconds connect_timeout = std::chrono::seconds(10);
+  // address than a lost connection: give up sooner. 0: never.
+  std::chrono::nanoseconds connect_for = std::chrono::seconds(10);
   // A segment ends after this time even if it is not full.
   std::chrono::nanoseconds segment_time = std::chrono::seconds(1);
   uint64_t bytes_per_second = 0;  // 0: no limit

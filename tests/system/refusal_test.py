@@ -85,7 +85,7 @@ def certificates(agent):
     refused('a volume that is not granted', lab.PERMISSION, volume='secret')
     refused('a volume that does not exist', lab.PERMISSION, volume='nothing')
     agent.stop()
-    refused('no agent', lab.CONNECTION, '--timeout', '3')
+    refused('no agent', lab.CONNECTION, '--retry-for', '3')
     agent.start()
 
 

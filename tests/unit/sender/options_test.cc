@@ -108,7 +108,7 @@ TEST(OldCommandLine, TheOptionalFlagsMeanWhatTheyMeant) {
   const SyncCommand command =
       ParseSync(std::string(kRemote) +
                 "=aes-256-cbc --timeout 30 --speed-limit 10M --resume 1048576");
-  EXPECT_EQ(command.sync.pump.timeout, std::chrono::seconds(30));
+  EXPECT_EQ(command.sync.pump.retry_for, std::chrono::seconds(30));
   EXPECT_EQ(command.sync.pump.bytes_per_second, 10 * kMiB);
   EXPECT_EQ(command.sync.pump.resume_from_bytes, kMiB);
   EXPECT_THAT(command.warnings, Contains(HasSubstr("aes-256-cbc")));

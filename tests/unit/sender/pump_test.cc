@@ -200,26 +200,26 @@ TEST_F(PumpTest, AnAgentThatNeverAnsweredIsGivenUpSoon) {
   agent_.on_open = Lost;
   EXPECT_THAT(Run(), FailsWith(Reason::kConnection, "lost"));
   EXPECT_GT(agent_.opens, 2U);
-  EXPECT_LE(slept_, options_.connect_timeout);
+  EXPECT_LE(slept_, options_.connect_for);
   EXPECT_EQ(notices_.size(), agent_.opens - 1);
 }
 
 TEST_F(PumpTest, AnAgentThatNeverAnsweredIsGivenUpEvenWithoutATimeout) {
   agent_.on_open = Lost;
-  options_.timeout = nanoseconds(0);
+  options_.retry_for = nanoseconds(0);
   EXPECT_THAT(Run(), FailsWith(Reason::kConnection, "lost"));
-  EXPECT_LE(slept_, options_.connect_timeout);
+  EXPECT_LE(slept_, options_.connect_for);
 }
 
 TEST_F(PumpTest, WithoutProgressItGivesUpAfterTheTimeoutNotBefore) {
   agent_.on_chunk = [](uint64_t) { return Lost(); };
   EXPECT_THAT(Run(), FailsWith(Reason::kConnection, "lost"));
-  EXPECT_LE(slept_, options_.timeout);
-  EXPECT_GT(slept_, options_.timeout - seconds(15));
+  EXPECT_LE(slept_, options_.retry_for);
+  EXPECT_GT(slept_, options_.retry_for - seconds(15));
 }
 
 TEST_F(PumpTest, WithoutATimeoutItNeverGivesUp) {
-  options_.timeout = nanoseconds(0);
+  options_.retry_for = nanoseconds(0);
   int failures = 100;
   agent_.on_chunk = [&failures](uint64_t) {
     return failures-- > 0 ? Lost() : absl::OkStatus();
@@ -229,6 +229,7 @@ TEST_F(PumpTest, WithoutATimeoutItNeverGivesUp) {
 }
 
 TEST_F(PumpTest, ProgressStartsTheTimeoutAnew) {
+  options_.retry_for = seconds(120);
   // Each attempt brings one segment of one chunk through, after long trouble.
   chunk_time_ = seconds(2);
   int chunks = 0;
@@ -237,7 +238,7 @@ TEST_F(PumpTest, ProgressStartsTheTimeoutAnew) {
   };
   const auto result = Run();
   ASSERT_THAT(result, IsOk());
-  EXPECT_GT(slept_, 2 * options_.timeout);
+  EXPECT_GT(slept_, 2 * options_.retry_for);
 }
 
 // The answers are lost, but the agent's watermark moves.
