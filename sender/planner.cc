@@ -245,30 +245,22 @@ absl::StatusOr<PlannedSync> Planner::Mapped(const std::string& why) const {
         std::move(found.record),
         std::move(found.warnings)};
   }
-  SNAPSYNC_ASSIGN_OR_RETURN(std::optional<ExtentList> data,
-                            source_.DataExtents());
-  if (data) {
-    return PlannedSync{snapsync::Plan(size, *std::move(data), ExtentList()),
-                       kFull,
-                       why,
-                       Id128{},
-                       false,
-                       false,
-                       std::nullopt,
-                       {}};
+  SNAPSYNC_ASSIGN_OR_RETURN(ExtentList data, source_.DataExtents());
+  const bool covers_all = data.bytes() == size;
+  std::vector<std::string> warnings;
+  if (source_.is_thick()) {
+    warnings.push_back(source_.path() +
+                       " is not a thin snapshot: its contents "
+                       "must not change meanwhile");
   }
-  ExtentList all;
-  all.Append({0, size});
-  return PlannedSync{
-      snapsync::Plan(size, std::move(all), ExtentList()),
-      kFull,
-      why,
-      Id128{},
-      true,
-      false,
-      std::nullopt,
-      {source_.path() +
-       " is not a thin snapshot: its contents must not change meanwhile"}};
+  return PlannedSync{snapsync::Plan(size, std::move(data), ExtentList()),
+                     kFull,
+                     why,
+                     Id128{},
+                     covers_all,
+                     false,
+                     std::nullopt,
+                     std::move(warnings)};
 }
 
 absl::StatusOr<PlannedSync> Planner::Full(bool target_is_blank,

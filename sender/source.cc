@@ -12,6 +12,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
 #include "common/block/file_device.h"
+#include "common/block/file_holes.h"
 #include "common/qcow2/confined_image.h"
 #include "common/thin/metadata_snapshot.h"
 #include "common/thin/pool_control.h"
@@ -217,10 +218,9 @@ absl::Status SourceSnapshot::FindMetadata(const SourceOptions& options) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<ExtentList>> SourceSnapshot::DataExtents() {
-  if (image_ == nullptr) return std::optional<ExtentList>();
-  SNAPSYNC_ASSIGN_OR_RETURN(ExtentList extents, image_->DataExtents());
-  return std::optional<ExtentList>(std::move(extents));
+absl::StatusOr<ExtentList> SourceSnapshot::DataExtents() {
+  return image_ != nullptr ? image_->DataExtents()
+                           : FindFileData(path_, reader_->size());
 }
 
 absl::Status SourceSnapshot::ReadThrough(

@@ -79,9 +79,11 @@ class SourceSnapshot {
   const std::string& path() const { return path_; }
   // Which snapshot this is, whatever its name: never the same for two.
   const std::string& identity() const { return identity_; }
-  // What may hold data where that is known without thin metadata; nullopt: it
-  // may be anywhere.
-  absl::StatusOr<std::optional<ExtentList>> DataExtents();
+  // What may hold data, where thin metadata don't tell: what an image says, or
+  // a file's holes leave; else all of it.
+  absl::StatusOr<ExtentList> DataExtents();
+  // Nobody keeps the contents as they are: neither a snapshot nor an image.
+  bool is_thick() const { return image_ == nullptr && !has_metadata(); }
   // Reads all of `extents`, to see that it can be read.
   absl::Status ReadThrough(const ExtentList& extents,
                            const std::function<bool()>& interrupted) const;

@@ -157,7 +157,7 @@ class LoopbackTest(unittest.TestCase):
         data = 8 * MIB + 192 * 1024 + 4096
         self.assertEqual(result['sent_bytes'], data)
         self.assertEqual(result['plan']['data_bytes'], data)
-        self.assertEqual(result['plan']['zero_bytes'], os.path.getsize(self.source) - data)
+        self.assertEqual(result['plan']['zero_bytes'], MIB)  # the hole is not even read
         # The target has holes where the source had zeroes.
         self.assertLess(os.stat(self.target).st_blocks * 512, data + 256 * 1024)
 
@@ -388,7 +388,7 @@ class LoopbackTest(unittest.TestCase):
             self.assertEqual('TLS_AES_256_GCM_SHA384' in done.stderr, good, done.stderr)
 
     def test_nobody_there_is_a_connection_error(self):
-        self.assertIn('does snapsync-agent run there', self.sync(4, '--timeout', '1')['error'])
+        self.assertIn('does snapsync-agent run there', self.sync(4, '--retry-for', '1')['error'])
 
     def test_the_second_agent_of_a_state_folder_is_refused(self):
         self.agent = Agent(self.folder, self.pki)
