@@ -47,6 +47,15 @@ def judge(what, image, raw=SRC):
     expect('%s: identical' % what, code == 0 and 'identical' in text, text)
 
 
+def judge_served(what, image, raw=SRC):
+    """As those read it who serve an image over the network."""
+    copy = HERE + '/served'
+    run('nbdcopy', '--', '[', 'qemu-nbd', '-r', '-f', 'qcow2', image, ']', copy)
+    expect('%s: qemu-nbd and nbdcopy read it' % what,
+           run('cmp', '-n', str(lab.device_size(raw)), raw, copy, check=False) == '')
+    os.unlink(copy)
+
+
 def virtual_size(image):
     return json.loads(run('qemu-img', 'info', '--output=json', '-f', 'qcow2',
                           image))['virtual-size']
@@ -76,6 +85,7 @@ def one_file(rng):
         expect('increment %d' % turn, result.code == 0 and
                result['method'] == 'metadata' and result['sent_bytes'] <= sent, result)
         judge('increment %d' % turn, image)
+    judge_served('after %d increments' % INCREMENTS, image)
     expect('the same file', os.stat(image).st_ino == inode)
     expect('nothing beside it', os.listdir(HERE) == ['one.qcow2'], os.listdir(HERE))
     result = export(image, '--uuid', 'one')
@@ -131,6 +141,7 @@ def shapes(rng):
             result = export(image, '--uuid', 'shape', *arguments)
             expect('%s, %s' % (' '.join(arguments), turn), result.code == 0, result)
             judge('%s, %s' % (' '.join(arguments), turn), image)
+        judge_served(' '.join(arguments), image)
         os.unlink(image)
     image = HERE + '/size.qcow2'
     result = export(image, '--size', '16M')
@@ -172,6 +183,7 @@ def chain(rng):
         expect('chain, %d' % turn, result.code == 0 and
                (turn == 1 or result['sent_bytes'] <= sent), result)
         judge('chain, %d' % turn, '%s/chain.g%d.qcow2' % (HERE, turn))
+    judge_served('a chain', HERE + '/chain.g6.qcow2')
     expect('three are kept', files() == ['chain.g%d.qcow2' % n for n in (4, 5, 6)], files())
     info = json.loads(run('qemu-img', 'info', '--output=json', HERE + '/chain.g6.qcow2'))
     expect('by a relative name, with its format',
