@@ -132,6 +132,9 @@ grpc::Status GrpcReplicationService::AbortSession(
   const absl::StatusOr<Caller> caller =
       gate_->Admit(*context, "receive", request->volume());
   if (!caller.ok()) return End("abort", caller.status());
+  if (request->take_over()) {
+    return End("take over", caller->replica->TakeOver(caller->peer));
+  }
   return End("abort", caller->replica->Abort(caller->peer));
 }
 

@@ -72,7 +72,8 @@ absl::Status Replica::BeingWritten(const TargetRecord& record) {
   return Error(Reason::kBusy,
                "volume " + options_.volume + " is being written by " +
                    live_peer_ + " (replication " + record.session->replication +
-                   ", from " + record.session->source + "); try again later");
+                   ", from " + record.session->source +
+                   "); try again later, or end that with --take-over");
 }
 
 absl::Status Replica::CheckReceives(const TargetRecord& record) const {
@@ -84,8 +85,13 @@ absl::Status Replica::CheckReceives(const TargetRecord& record) const {
 }
 
 void Replica::DropLive() {
+  DropLive(
+      Error(Reason::kConnection, "the session was opened again or superseded"));
+}
+
+void Replica::DropLive(const absl::Status& reason) {
   if (live_ == nullptr) return;
-  live_->Fence();
+  live_->Fence(reason);
   live_.reset();
   live_id_ = Id128{};
 }
@@ -362,6 +368,19 @@ absl::Status Replica::Abort(const std::string& peer) {
   }
   DropLive();
   return EndSession(record);
+}
+
+absl::Status Replica::TakeOver(const std::string& peer) {
+  MutexLock lock(&mutex_);
+  if (live_ != nullptr && live_->active()) {
+    Log(Severity::kWarning, "volume " + options_.volume + ": " + peer +
+                                " takes over from " + live_peer_);
+    DropLive(Error(Reason::kBusy,
+                   "volume " + options_.volume + " was taken over by " + peer));
+  }
+  if (const auto hasher = hashing_.lock()) hasher->Fence();
+  hashing_.reset();
+  return absl::OkStatus();
 }
 
 absl::Status Replica::ExpireSession(std::chrono::steady_clock::time_point now,

@@ -115,6 +115,11 @@ class Replica {
   // torn target stays torn.
   absl::Status Abort(const std::string& peer);
 
+  // Ends what another sender is doing: it can neither write nor compare any
+  // more, and is told so (kBusy). What it had made durable stays, as after a
+  // broken connection.
+  absl::Status TakeOver(const std::string& peer);
+
   // Gives up an open session in which nothing has moved for `limit`, as far as
   // this object has seen: it is to be asked every now and then. A torn target
   // keeps its session.
@@ -154,6 +159,8 @@ class Replica {
   absl::Status BeingWritten(const TargetRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropLive() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropLive(const absl::Status& reason)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Constant after construction.
   const ReplicaOptions options_;

@@ -27,7 +27,8 @@ absl::Status Replica::EndHashing(const std::string& peer) {
   if (hashing_peer_ != peer) {
     return Error(Reason::kBusy, "volume " + options_.volume +
                                     " is being compared by " + hashing_peer_ +
-                                    "; try again later");
+                                    "; try again later, or end that with "
+                                    "--take-over");
   }
   hasher->Fence();
   hashing_.reset();

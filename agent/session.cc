@@ -74,9 +74,8 @@ absl::Status Session::CheckComplete(uint64_t chunk_count,
   return absl::OkStatus();
 }
 
-void Session::Fence() {
-  Fail(Error(Reason::kConnection, "the session was opened again or superseded"))
-      .IgnoreError();
+void Session::Fence(const absl::Status& reason) {
+  Fail(reason).IgnoreError();
   // No write starts any more; those that did are waited for.
   const std::unique_lock writes_ended(writing_);
 }

@@ -60,8 +60,9 @@ class Session {
   // Checks the whole session against what the sender says it was.
   absl::Status CheckComplete(uint64_t chunk_count, const Digest256& digest);
 
-  // Ends the session's right to write; waits for a write that is under way.
-  void Fence();
+  // Ends the session's right to write, for `reason`; waits for a write that is
+  // under way.
+  void Fence(const absl::Status& reason);
 
  private:
   absl::Status WriteBatch(std::span<const WriteOperation> writes,

@@ -26,6 +26,9 @@ absl::Status RunAbort(const SyncOptions& options, AgentClient& agent,
                      before.replication + "\", not of \"" +
                      options.replication + "\"");
   }
+  if (options.take_over) {
+    SNAPSYNC_RETURN_IF_ERROR(agent.TakeOver(options.volume));
+  }
   SNAPSYNC_RETURN_IF_ERROR(agent.AbortSession(options.volume));
   SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState now,
                             agent.Describe(options.volume));

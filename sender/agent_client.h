@@ -59,6 +59,10 @@ class AgentClient {
   virtual absl::Status AbortSession(const std::string& /*volume*/) {
     return Error(Reason::kOther, "this target has no session to give up");
   }
+  // Ends what another sender is doing with the volume.
+  virtual absl::Status TakeOver(const std::string& /*volume*/) {
+    return Error(Reason::kOther, "this target can't be taken over");
+  }
   // Hashes of all blocks of what the volume holds, and the generation that
   // this is (see HashRequest).
   virtual absl::StatusOr<Id128> HashBlocks(const HashRequest& request,

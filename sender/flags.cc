@@ -58,6 +58,8 @@ void AddTransferFlags(CLI::App& app, Flags& flags) {
                "the metadata can't say what differs");
   app.add_flag("-y,--yes", flags.yes,
                "Overwrite what is on the target, sending what differs");
+  app.add_flag("--take-over", flags.take_over,
+               "End what another sender is doing with the target");
   app.add_flag("-n,--dry-run", flags.dry_run,
                "Say what would be sent; write nothing");
 }

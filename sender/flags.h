@@ -60,6 +60,7 @@ struct Flags {
   bool allow_full = false;
   bool yes = false;
   bool dry_run = false;
+  bool take_over = false;
   bool save_mappings = false;
   bool json = false;
 

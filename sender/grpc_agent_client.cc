@@ -144,13 +144,11 @@ class GrpcAgentClient final : public AgentClient {
   }
 
   absl::Status AbortSession(const std::string& volume) override {
-    Connect();
-    v1::AbortSessionRequest request;
-    request.set_volume(volume);
-    v1::AbortSessionResponse response;
-    WatchedCall call(&watchdog_, options_.ticket);
-    return Explain(StatusOf(
-        call, replication_->AbortSession(&call.context, request, &response)));
+    return Abort(volume, false);
+  }
+
+  absl::Status TakeOver(const std::string& volume) override {
+    return Abort(volume, true);
   }
 
   absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
@@ -205,6 +203,17 @@ class GrpcAgentClient final : public AgentClient {
   void Cancel() override { watchdog_.CancelAll(); }
 
  private:
+  absl::Status Abort(const std::string& volume, bool take_over) {
+    Connect();
+    v1::AbortSessionRequest request;
+    request.set_volume(volume);
+    request.set_take_over(take_over);
+    v1::AbortSessionResponse response;
+    WatchedCall call(&watchdog_, options_.ticket);
+    return Explain(StatusOf(
+        call, replication_->AbortSession(&call.context, request, &response)));
+  }
+
   // Brings a connection that was lost up again, or finds that it can't be. A
   // call on a broken channel fails at once, with the error of long ago; and
   // without a call under way nobody reads what the agent says in the handshake

@@ -152,6 +152,10 @@ class LocalAgentClient final : public AgentClient {
     return replica_->Abort(kPeer);
   }
 
+  absl::Status TakeOver(const std::string& /*volume*/) override {
+    return replica_->TakeOver(kPeer);
+  }
+
   absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
                                    const HashSink& sink) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const HashStart start,

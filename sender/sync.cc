@@ -44,6 +44,9 @@ class Sync {
     // Asked before a snapshot is made: while the agent is away, the pool must
     // not fill with snapshots.
     SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState target, AskAgent());
+    if (options_.take_over && !options_.dry_run) {
+      SNAPSYNC_RETURN_IF_ERROR(agent_.TakeOver(options_.volume));
+    }
     SNAPSYNC_ASSIGN_OR_RETURN(snapshot_, ChooseSnapshot());
     absl::Status status = SendSnapshot(target);
     // Nothing is open any more: what is not needed can go.

@@ -27,6 +27,7 @@ struct SyncOptions {
   bool overwrite = false;       // --yes, --allow-full
   bool allow_full = false;
   bool dry_run = false;
+  bool take_over = false;      // from another sender
   ExportOptions image;         // how an image is written
   bool to_image = false;       // --dst is to be one
   bool save_mappings = false;  // for when the base is gone (saved_base.h)

@@ -344,6 +344,20 @@ class LoopbackTest(unittest.TestCase):
         self.assert_equal_files()
         self.assertIn('goes on at chunk', self.agent.log())
 
+    def test_a_second_sender_is_told_of_the_first_and_may_take_over(self):
+        self.agent = Agent(self.folder, self.pki)
+        first = self.start('--speed-limit', '1M')
+        while not os.path.exists(self.target + '.snapsync-stage'):
+            self.assertIsNone(first.poll(), self.agent.log())
+            time.sleep(0.05)
+        time.sleep(0.5)
+        other = ('--state-directory', self.folder + '/other-state')
+        self.assertIn('being written by nas1', self.sync(7, *other)['error'])
+        self.assertEqual(self.sync(0, *other, '--take-over')['number'], 1)
+        self.assert_equal_files()
+        self.assertIn('was taken over by nas1', self.finish(first, 7)['error'])
+        self.assert_equal_files()
+
     def test_an_interrupt_has_its_exit_code_and_leaves_nothing_half_done(self):
         self.agent = Agent(self.folder, self.pki)
         for sent, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):

@@ -86,6 +86,31 @@ TEST_P(ReplicaTest, ASecondSenderIsToldWhoIsWriting) {
   EXPECT_THAT(replica_->Abort("bob"), IsOk());
 }
 
+TEST_P(ReplicaTest, WhoTakesOverWritesAndTheOtherIsTold) {
+  const auto grant = replica_->Open(Full(), "alice");
+  ASSERT_THAT(grant, IsOk());
+  const auto session = replica_->Find(grant->session, "alice");
+  ASSERT_THAT(session, IsOk());
+  const auto segment = (*session)->StartSegment(0);
+  ASSERT_THAT(segment, IsOk());
+  EXPECT_THAT(replica_->TakeOver("bob"), IsOk());
+  EXPECT_THAT((*segment)->Finish().status(),
+              FailsWith(Reason::kBusy, "taken over by bob"));
+  EXPECT_THAT(replica_->Find(grant->session, "alice").status(),
+              FailsWith(Reason::kConnection, "not open"));
+  // Alice's is still there for whoever has the same plan.
+  EXPECT_THAT(replica_->Open(Full(), "bob"), IsOk());
+  EXPECT_THAT(Sync(Full()), IsOk());
+}
+
+TEST_P(ReplicaTest, TakingOverFromNobodyChangesNothing) {
+  const SessionRequest first = FirstSync();
+  ASSERT_THAT(replica_->Open(Request(first.generation), "alice"), IsOk());
+  EXPECT_THAT(replica_->TakeOver("bob"), IsOk());
+  EXPECT_EQ(replica_->Describe()->number, 1U);
+  EXPECT_EQ(replica_->Describe()->generation, first.generation);
+}
+
 TEST_P(ReplicaTest, ASessionThatDoesNotMoveExpires) {
   using std::chrono::hours;
   const SessionRequest first = FirstSync();

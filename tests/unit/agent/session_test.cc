@@ -282,7 +282,7 @@ TEST_F(SessionTest, AFenceEndsASegmentThatWaitsForItsTurn) {
   ASSERT_THAT(second->Add(Make(2)), IsOk());
   absl::StatusOr<SegmentAck> ack = absl::UnknownError("");
   std::thread thread([&] { ack = second->Finish(); });
-  session_->Fence();
+  session_->Fence(Error(Reason::kConnection, "superseded"));
   thread.join();
   EXPECT_THAT(ack, FailsWith(Reason::kConnection, "superseded"));
 }
@@ -290,7 +290,7 @@ TEST_F(SessionTest, AFenceEndsASegmentThatWaitsForItsTurn) {
 TEST_F(SessionTest, BehindAFenceNothingIsWrittenFlushedOrRecorded) {
   const auto segment = Start(0);
   ASSERT_THAT(segment->Add(Make(0)), IsOk());
-  session_->Fence();
+  session_->Fence(Error(Reason::kConnection, "superseded"));
   EXPECT_THAT(segment->Finish(), FailsWith(Reason::kConnection, "superseded"));
   EXPECT_THAT(session_->StartSegment(0),
               FailsWith(Reason::kConnection, "superseded"));
@@ -307,7 +307,7 @@ TEST_F(SessionTest, MoreDataThanABatchIsWrittenOnTheWayUntilTheFence) {
     ASSERT_THAT(add(i), IsOk());
     EXPECT_EQ(stage_->Count("write"), i < 4 ? 0U : 1U);
   }
-  session_->Fence();
+  session_->Fence(Error(Reason::kConnection, "superseded"));
   ASSERT_THAT(add(6), IsOk());
   ASSERT_THAT(add(7), IsOk());
   EXPECT_THAT(add(8), FailsWith(Reason::kConnection, "superseded"));
