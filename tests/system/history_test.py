@@ -10,7 +10,7 @@ refused, and "--yes" must lead out of it.
 
 On the host it boots a guest per processor and shares the histories out. By hand:
 
-  SNAPSYNC_HISTORIES=N  how many (6; 150 with SNAPSYNC_LONG)
+  SNAPSYNC_HISTORIES=N  how many (4; 150 with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S       history number i has the seed S + i; with
                         SNAPSYNC_HISTORIES=1 one history comes again
 """
@@ -409,4 +409,4 @@ def main(script, kind, normal, long):
 
 
 if __name__ == '__main__':
-    main(__file__, History, 6, 150)
+    main(__file__, History, 4, 150)

@@ -294,7 +294,10 @@ def main():
     lab.make_pool('nas2', 'pool', 512 * MIB)
     names = ('plain', 'unasked', 'b1', 'b2', 'b5', 'b6', 'd2', 'm1', 'e2', 'damaged', 'cut')
     agent = lab.Agent([(n, '/dev/nas2/' + n, 'thin') for n in names]).start()
-    for case in CASES:
+    chosen = CASES
+    if not os.environ.get('SNAPSYNC_LONG'):
+        chosen = sorted(rng.sample(CASES, 6), key=CASES.index)
+    for case in chosen:
         case(rng)
     agent.stop()
     lab.finish()

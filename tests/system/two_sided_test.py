@@ -6,7 +6,7 @@ reverts to the newest and to older generations, replicas that are promoted and w
 and brought back. After each: equal byte by byte, and no more sent than the union of what
 differs on either side.
 
-  SNAPSYNC_HISTORIES=N  how many (6; 300 with SNAPSYNC_LONG)
+  SNAPSYNC_HISTORIES=N  how many (4; 300 with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S       as in history_test.py
 """
 import os
@@ -143,4 +143,4 @@ TwoSided.ACTIONS = [weighted(*item) for item in history_test.History.ACTIONS] + 
 
 
 if __name__ == '__main__':
-    history_test.main(__file__, TwoSided, 6, 300)
+    history_test.main(__file__, TwoSided, 4, 300)
