@@ -206,7 +206,13 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
     }
     return target_->CheckSeal(record.seal);
   }
-  if (facts.blank && empty) return absl::OkStatus();
+  if (facts.blank && empty) {
+    if (!facts.blank_by_sample || request.covers_all) return absl::OkStatus();
+    return Error(Reason::kBaseMismatch,
+                 volume +
+                     ": a sample of the target is zero, but not all of it is "
+                     "known to be; a plan that covers all of it is needed");
+  }
   if (may_overwrite) return absl::OkStatus();
   if (!empty) {
     return Error(Reason::kBaseMismatch,

@@ -78,7 +78,8 @@ absl::StatusOr<PlannedSync> Planner::Plan(const ReplicationState& state,
     return torn ? Full(false,
                        "the target is torn by an interrupted sync that can't "
                        "be resumed: all of it is written anew")
-                : Full(true, "first sync");
+                // Of a plain device only a sample was looked at.
+                : Full(target.kind != "block", "first sync");
   }
   if (!target.generation.none() && target.replication == options_.replication) {
     return PlanReplica(state, target);
@@ -263,10 +264,10 @@ absl::StatusOr<PlannedSync> Planner::Mapped(const std::string& why) const {
                      std::move(warnings)};
 }
 
-absl::StatusOr<PlannedSync> Planner::Full(bool target_is_blank,
+absl::StatusOr<PlannedSync> Planner::Full(bool target_is_zero,
                                           const std::string& why) {
   SNAPSYNC_ASSIGN_OR_RETURN(PlannedSync planned, Mapped(why));
-  if (!target_is_blank && !planned.covers_all) {
+  if (!target_is_zero && !planned.covers_all) {
     ExtentList mapped = planned.plan.changed();
     ExtentList gone = mapped.ComplementIn(planned.plan.source_size());
     planned.plan = snapsync::Plan(planned.plan.source_size(), std::move(mapped),

@@ -99,10 +99,9 @@ class Planner {
   absl::StatusOr<PlannedSync> BothSides(const std::string& why);
   absl::StatusOr<PlannedSync> Hash(const std::string& why);
   HashRequest RequestOf(uint64_t source_size) const;
-  // `target_is_blank`: what is not mapped reads as zeroes there already; else
+  // `target_is_zero`: what is not mapped reads as zeroes there already; else
   // it is part of the plan.
-  absl::StatusOr<PlannedSync> Full(bool target_is_blank,
-                                   const std::string& why);
+  absl::StatusOr<PlannedSync> Full(bool target_is_zero, const std::string& why);
   absl::StatusOr<PlannedSync> Mapped(const std::string& why) const;
   bool Forced(const char* method) const { return options_.method == method; }
   bool Allowed(const char* method) const {

@@ -46,6 +46,7 @@ class PlainBlockTarget final : public Target {
     SNAPSYNC_ASSIGN_OR_RETURN(const std::string signature,
                               FindSignature(path_));
     facts.blank = sample.all_zero && signature.empty();
+    facts.blank_by_sample = facts.blank;
     return facts;
   }
 

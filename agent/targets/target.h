@@ -52,6 +52,9 @@ struct TargetFacts {
   // Nothing is on it that anybody could miss: no mapped block, no file, or no
   // signature known to libblkid and zeroes in a sample of the blocks.
   bool blank = false;
+  // A sample is all that says so. Elsewhere there may be anything, so a first
+  // plan has to cover all of it.
+  bool blank_by_sample = false;
   // It takes any size (a file); else the source has to fit into `size`.
   bool grows = false;
 };

@@ -49,6 +49,7 @@ class SimulatedTarget final : public Target {
     facts.identity = "simulated";
     facts.size = volume_->size();
     facts.blank = volume_->visible()->seen().sectors().empty();
+    facts.blank_by_sample = facts.blank && volume_->by_sample_;
     return facts;
   }
 

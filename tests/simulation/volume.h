@@ -37,6 +37,8 @@ class Volume {
   std::string Seal() const;
 
   void WriteAsStranger(uint64_t sector, uint64_t number);
+  // From now on, as if a sample were all that is looked at.
+  void JudgeBySample() { by_sample_ = true; }
 
   // Told right before a stage becomes the volume.
   void OnSwitch(std::function<void(const std::string& base_seal)> action) {
@@ -64,6 +66,7 @@ class Volume {
   std::string switched_seal_;
   uint64_t tokens_ = 0;
   uint64_t stranger_writes_ = 0;
+  bool by_sample_ = false;
   std::function<void(const std::string&)> on_switch_;
   std::function<void()> on_switched_;
 };

@@ -10,7 +10,7 @@ import random
 import re
 
 import lab
-from lab import MIB, expect, run
+from lab import BLOCK, MIB, expect, run
 
 SIZE = 64 * MIB
 MEMORY_SIZE = (4096 if 'SNAPSYNC_LONG' in os.environ else 1024) * MIB
@@ -44,7 +44,8 @@ def set_up():
         lab.write_randomly(random.Random(name), '/dev/nas1/' + name, 40)
     lab.make_thin('nas2', 'pool', 'replica', SIZE)
     lab.make_thin('nas2', 'pool', 'large', SIZE + 32 * MIB)
-    run('lvcreate', '-qq', '-Wn', '-L', '%db' % SIZE, '-n', 'plain', 'nas2')
+    for name in ('plain', 'used'):
+        run('lvcreate', '-qq', '-Wn', '-L', '%db' % SIZE, '-n', name, 'nas2')
     os.makedirs(lab.LAB + '/files')
 
 
@@ -140,6 +141,16 @@ def operator_snapshots(rng):
            {'manual2', 'manual3'} <= set(lab.volumes('nas1')), lab.volumes('nas1'))
 
 
+def used_disk():
+    """Zeroes wherever one looks, and something old where the source maps nothing:
+    a first sync, which needs no consent here, must not leave it."""
+    src, target = '/dev/nas1/second', '/dev/nas2/used'
+    old = 10 * MIB + 7 * BLOCK
+    lab.discard(src, old, BLOCK)
+    lab.write_device(target, old, b'old!' * (BLOCK // 4))
+    check('used disk', lab.sync(src, 'used', 'to-used'), src, target, method='full')
+
+
 def other_targets(rng):
     src = '/dev/nas1/vol'
     for volume, target in (('plain', '/dev/nas2/plain'),
@@ -220,6 +231,7 @@ def main():
         ('replica', '/dev/nas2/replica', 'thin'),
         ('large', '/dev/nas2/large', 'thin'),
         ('plain', '/dev/nas2/plain', 'block'),
+        ('used', '/dev/nas2/used', 'block'),
         ('file', lab.LAB + '/files/vol.raw', 'file'),
         ('bigreplica', '/dev/nas2/bigreplica', 'thin'),
     ]).start()
@@ -229,6 +241,7 @@ def main():
     operator_snapshots(rng)
     delta_command()
     other_targets(rng)
+    used_disk()
     sizes(rng)
     memory(agent)
     expect('the agent ends when told to', agent.stop() == 0)

@@ -43,6 +43,16 @@ TEST_P(ReplicaTest,
   EXPECT_THAT(Sync(request), IsOk());
 }
 
+TEST_P(ReplicaTest, WhatOnlyASampleCallsBlankIsCoveredWholly) {
+  volume_.JudgeBySample();
+  SessionRequest request = Full();
+  request.covers_all = false;
+  EXPECT_THAT(replica_->Open(request, "alice"),
+              FailsWith(Reason::kBaseMismatch, "a sample"));
+  request.covers_all = true;
+  EXPECT_THAT(Sync(request), IsOk());
+}
+
 TEST_P(ReplicaTest, ABaseThatIsNotTheVolumesIsRefused) {
   EXPECT_THAT(replica_->Open(Request(random_.Id()), "alice"),
               FailsWith(Reason::kBaseMismatch, "holds generation none"));

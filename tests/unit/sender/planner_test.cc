@@ -149,6 +149,18 @@ TEST_F(PlannerTest, ABlankTargetGetsAllThatIsMapped) {
   }
 }
 
+TEST_F(PlannerTest, APlainDeviceThatLooksBlankGetsZeroesWhereNothingIsMapped) {
+  target_ = VolumeState{};
+  target_.state = "empty";
+  target_.kind = "block";
+  target_.blank = true;
+  ExpectPlan("full", "first sync");
+  const auto planned = MakePlan();
+  EXPECT_TRUE(planned->covers_all);
+  EXPECT_EQ(planned->plan.changed_bytes(), 7 * kBlock);
+  EXPECT_EQ(planned->plan.gone_bytes(), kSize - 7 * kBlock);
+}
+
 TEST_F(PlannerTest, AGuardThatRefusesLeadsToComparing) {
   state_.base->record.transaction_id += 1;
   Touch(2);
