@@ -378,7 +378,8 @@ absl::Status Replica::Abort(const std::string& peer) {
 
 absl::Status Replica::TakeOver(const std::string& peer) {
   MutexLock lock(&mutex_);
-  if (live_ != nullptr && live_->active()) {
+  // Also between two of its segments.
+  if (live_ != nullptr) {
     Log(Severity::kWarning, "volume " + options_.volume + ": " + peer +
                                 " takes over from " + live_peer_);
     DropLive(Error(Reason::kBusy,

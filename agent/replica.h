@@ -115,8 +115,8 @@ class Replica {
   // torn target stays torn.
   absl::Status Abort(const std::string& peer);
 
-  // Ends what another sender is doing: it can neither write nor compare any
-  // more, and is told so (kBusy). What it had made durable stays, as after a
+  // Ends what any sender is doing: it can neither write (its segments end with
+  // kBusy) nor go on comparing. What it had made durable stays, as after a
   // broken connection.
   absl::Status TakeOver(const std::string& peer);
 

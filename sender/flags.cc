@@ -58,8 +58,6 @@ void AddTransferFlags(CLI::App& app, Flags& flags) {
                "the metadata can't say what differs");
   app.add_flag("-y,--yes", flags.yes,
                "Overwrite what is on the target, sending what differs");
-  app.add_flag("--take-over", flags.take_over,
-               "End what another sender is doing with the target");
   app.add_flag("-n,--dry-run", flags.dry_run,
                "Say what would be sent; write nothing");
 }
@@ -98,6 +96,11 @@ void AddRevertFlags(CLI::App& app, Flags& flags) {
   app.add_flag("--list", flags.list, "Show what can be gone back to");
 }
 
+void AddTakeOverFlag(CLI::App& app, Flags& flags) {
+  app.add_flag("--take-over", flags.take_over,
+               "End what another sender is doing with the target");
+}
+
 // An export instead of a volume.
 void AddImageFlag(CLI::App& app, Flags& flags) {
   CLI::Option* image = app.add_option(
@@ -106,6 +109,7 @@ void AddImageFlag(CLI::App& app, Flags& flags) {
 }
 
 void AddExportFlags(CLI::App& app, Flags& flags) {
+  AddTakeOverFlag(app, flags);
   app.add_option("--src", flags.source,
                  "What to export: a thin volume (a snapshot of it is made), a "
                  "snapshot, a device or a file")
@@ -134,6 +138,7 @@ void AddExportFlags(CLI::App& app, Flags& flags) {
 }
 
 void AddImportFlags(CLI::App& app, Flags& flags) {
+  AddTakeOverFlag(app, flags);
   app.add_option("--src", flags.source,
                  "The image: a path on this host, or HOST:PATH in a folder of "
                  "the agent there")
@@ -185,10 +190,11 @@ absl::StatusOr<Flags> ParseFlags(int argc, const char* const* argv) {
     AddCommonFlags(*made, flags);
     return made;
   };
-  AddSyncFlags(
-      *add("sync", Subcommand::kSync,
-           "Bring a snapshot to a volume of an agent, or to a local target"),
-      flags);
+  CLI::App* sync_app =
+      add("sync", Subcommand::kSync,
+          "Bring a snapshot to a volume of an agent, or to a local target");
+  AddSyncFlags(*sync_app, flags);
+  AddTakeOverFlag(*sync_app, flags);
   CLI::App* verify_app =
       add("verify", Subcommand::kVerify,
           "Read source and replica whole, and tell what differs");
@@ -200,6 +206,7 @@ absl::StatusOr<Flags> ParseFlags(int argc, const char* const* argv) {
           "Give an interrupted sync up: the target is what it was");
   AddSyncFlags(*abort_app, flags);
   AddImageFlag(*abort_app, flags);
+  AddTakeOverFlag(*abort_app, flags);
   abort_app->get_option("--src")->required(false);
   CLI::App* revert_app =
       add("revert", Subcommand::kRevert,

@@ -288,6 +288,11 @@ absl::StatusOr<Command> MakeImport(Flags flags) {
                    "HOST:VOLUME, this host's own agent for a volume of this "
                    "host");
     }
+    if (flags.take_over) {
+      return Error(Reason::kUsage,
+                   "--take-over is for images of this host: abort --take-over "
+                   "ends what another sender is doing with the volume");
+    }
     if (flags.allow_anywhere || flags.allow_data_file || flags.allow_corrupt ||
         !flags.backing_format.empty()) {
       return Error(Reason::kUsage,

@@ -150,7 +150,11 @@ def judge(image, shape, number, ended, wanted, folder):
 
 
 def intervals(entries):
-    """(shape, generation, ended, first, last): from one flush to the next each."""
+    """(shape, generation, ended, first, last): from one flush to the next each.
+
+    dm-log-writes logs a write when the flush behind it comes, and a mark at once: what
+    was not flushed at a mark stands behind it.
+    """
     shape, number, ended, first = None, 0, False, 0
     for i, entry in enumerate(entries):
         if entry.flags & MARK or entry.flags & FLUSH:

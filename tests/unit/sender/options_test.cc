@@ -61,6 +61,19 @@ TEST(Options, TheNewCommandTakesPort22Literally) {
   EXPECT_EQ(ParseSync(std::string(kSync) + " --port 22").config.port, 22);
 }
 
+TEST(Options, HowLongItIsTriedIsOneThingAndHowLongACallTakesAnother) {
+  const SyncCommand plain = ParseSync(std::string(kSync) + " --timeout 30");
+  EXPECT_EQ(plain.config.timeout_seconds, 30U);
+  EXPECT_EQ(plain.sync.pump.retry_for, std::chrono::minutes(10));
+  EXPECT_EQ(plain.sync.pump.connect_for, std::chrono::seconds(10));
+  for (const int seconds : {0, 5, 3600}) {
+    const SyncCommand command = ParseSync(std::string(kSync) + " --retry-for " +
+                                          std::to_string(seconds));
+    EXPECT_EQ(command.sync.pump.retry_for, std::chrono::seconds(seconds));
+    EXPECT_EQ(command.sync.pump.connect_for, std::chrono::seconds(seconds));
+  }
+}
+
 TEST(Options, APathIsALocalTarget) {
   const SyncCommand command =
       ParseSync("sync --src /dev/vg1/v --uuid u --dst /nonexistent/image");
