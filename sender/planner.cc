@@ -308,6 +308,27 @@ HashRequest Planner::RequestOf(uint64_t source_size) const {
   return request;
 }
 
+absl::StatusOr<Planner::SinceCommon> Planner::ChangedSince(
+    const ChangesRequest& request, const std::vector<HeldGeneration>& held) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const Changes theirs, agent_.ChangedSince(request));
+  const auto common =
+      std::find_if(held.begin(), held.end(), [&](const HeldGeneration& one) {
+        return one.generation == theirs.common;
+      });
+  if (common == held.end()) {
+    return Error(Reason::kOther,
+                 "the agent speaks of a generation that it was not asked for");
+  }
+  SinceCommon since{theirs.common, theirs.generation, theirs.extents};
+  if (!source_.Is(common->snapshot) || !common->whole()) {
+    SNAPSYNC_ASSIGN_OR_RETURN(const GuardedDelta delta,
+                              source_.DeltaFrom(source_.RecordOfHeld(*common)));
+    since.extents =
+        Union(since.extents, Union(delta.delta.changed, delta.delta.gone));
+  }
+  return since;
+}
+
 absl::StatusOr<PlannedSync> Planner::BothSides(const std::string& why) {
   const std::vector<HeldGeneration> held = source_.has_metadata()
                                                ? source_.HeldGenerations()
@@ -324,30 +345,29 @@ absl::StatusOr<PlannedSync> Planner::BothSides(const std::string& why) {
     if (request.candidates.size() == ChangesRequest::kMaxCandidates) break;
     request.candidates.push_back(one.generation);
   }
-  SNAPSYNC_ASSIGN_OR_RETURN(const Changes theirs, agent_.ChangedSince(request));
-  const auto common =
-      std::find_if(held.begin(), held.end(), [&](const HeldGeneration& one) {
-        return one.generation == theirs.common;
-      });
-  if (common == held.end()) {
-    return Error(Reason::kOther,
-                 "the agent speaks of a generation that it was not asked for");
+  SNAPSYNC_ASSIGN_OR_RETURN(SinceCommon since, ChangedSince(request, held));
+  // The agent chose the youngest that it has. Ours may be younger: after a
+  // revert to an older generation the two sides have either in common, and what
+  // was brought back to what it was is a change since the one only.
+  const auto chosen = std::find(request.candidates.begin(),
+                                request.candidates.end(), since.common);
+  request.candidates.erase(chosen, request.candidates.end());
+  if (!request.candidates.empty()) {
+    absl::StatusOr<SinceCommon> other = ChangedSince(request, held);
+    if (other.ok() && other->generation == since.generation &&
+        other->extents.bytes() < since.extents.bytes()) {
+      since = *std::move(other);
+    }
   }
-  ExtentList ours;
-  if (!source_.Is(common->snapshot)) {
-    SNAPSYNC_ASSIGN_OR_RETURN(const GuardedDelta delta,
-                              source_.DeltaFrom(source_.RecordOfHeld(*common)));
-    ours = Union(delta.delta.changed, delta.delta.gone);
-  }
-  const ExtentList all = Union(ours, theirs.extents.ClippedTo(size));
+  const ExtentList all = since.extents.ClippedTo(size);
   const ExtentList& mapped = planned.plan.changed();
   ExtentList changed = Difference(all, mapped.ComplementIn(size));
   ExtentList gone = Difference(all, mapped);
   planned.plan = snapsync::Plan(size, std::move(changed), std::move(gone));
   planned.method = kMetadata;
   planned.why = "what either side changed since generation " +
-                Short(theirs.common) + ", which both hold (" + why + ")";
-  planned.base = theirs.generation;
+                Short(since.common) + ", which both hold (" + why + ")";
+  planned.base = since.generation;
   planned.covers_all = false;
   planned.keep = true;
   return planned;

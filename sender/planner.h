@@ -95,6 +95,15 @@ class Planner {
   // The base is known, and is what the target holds.
   absl::Status CheckBaseKnown(const ReplicationState& state,
                               const VolumeState& target) const;
+  // What either side has changed since a generation that both hold.
+  struct SinceCommon {
+    Id128 common;
+    Id128 generation;  // that the target holds
+    ExtentList extents;
+  };
+  // `held` are the source's, `request` names some of them.
+  absl::StatusOr<SinceCommon> ChangedSince(
+      const ChangesRequest& request, const std::vector<HeldGeneration>& held);
   // Since a generation that both sides hold: what either has changed.
   absl::StatusOr<PlannedSync> BothSides(const std::string& why);
   absl::StatusOr<PlannedSync> Hash(const std::string& why);

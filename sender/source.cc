@@ -334,9 +334,10 @@ BaseRecord SourceSnapshot::RecordOfHeld(const HeldGeneration& held) const {
 absl::Status SourceSnapshot::Mark(const Id128& generation,
                                   const BaseRecord& record) const {
   if (!volume_) return absl::OkStatus();
-  const std::string tag =
-      GenerationTag(generation, record.mapped_blocks *
-                                    record.data_block_sectors * kSectorBytes);
+  const std::string tag = GenerationTag(
+      generation,
+      record.mapped_blocks * record.data_block_sectors * kSectorBytes,
+      record.device_size);
   if (volume_->HasTag(tag)) return absl::OkStatus();
   return AddTag(*volume_, tag);
 }

@@ -66,12 +66,14 @@ struct Stage {
   uint64_t volume_thin_id = 0;  // before the commit
   std::string uuid;
   uint64_t thin_id = 0;  // the volume's after the commit
+  uint64_t size = 0;     // of what it is for, bytes: at most the volume's
 
   static absl::StatusOr<Stage> Parse(const std::string& token) {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
                               NamedValues::Parse(kStageKind, token));
     return Stage{values.Text("volume"), values.Number("volume-id"),
-                 values.Text("stage"), values.Number("stage-id")};
+                 values.Text("stage"), values.Number("stage-id"),
+                 values.Number("size")};
   }
 
   std::string ToString() const {
@@ -80,6 +82,7 @@ struct Stage {
         .Set("volume-id", volume_thin_id)
         .Set("stage", uuid)
         .Set("stage-id", thin_id)
+        .Set("size", size)
         .ToString();
   }
 };
@@ -146,7 +149,7 @@ class LvmThinTarget final : public Target {
                    target.volume.FullName() + ": LVM made no stage " + name);
     }
     return Stage{target.volume.uuid, *target.volume.thin_id, stage->uuid,
-                 *stage->thin_id}
+                 *stage->thin_id, size}
         .ToString();
   }
 
@@ -221,7 +224,7 @@ class LvmThinTarget final : public Target {
       return Mismatch(target.volume, "has no snapshot of generation " +
                                          generation.ToString() + " any more");
     }
-    if (base->snapshot.uuid == now.uuid) return ExtentList();
+    if (base->snapshot.uuid == now.uuid && base->whole()) return ExtentList();
     return ChangedBetween(target, *base, now, state_directory_);
   }
 
@@ -371,7 +374,7 @@ class LvmThinTarget final : public Target {
         target.group, stage, name,
         {.read_only = true,
          .activation_skip = true,
-         .tags = {kTag, GenerationTag(generation_id, mapped)}}));
+         .tags = {kTag, GenerationTag(generation_id, mapped, wanted.size)}}));
     if (absl::Status in_use = DeactivateVolumes({volume, stage});
         !in_use.ok()) {
       Reactivate(volume);

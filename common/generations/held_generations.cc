@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "common/base/units.h"
 
 namespace snapsync {
@@ -17,25 +18,25 @@ constexpr uint64_t kSectorBytes = 512;
 std::optional<HeldGeneration> ParseTag(std::string_view tag) {
   if (!tag.starts_with(kPrefix)) return std::nullopt;
   tag.remove_prefix(kPrefix.size());
-  const size_t colon = tag.find(':');
-  if (colon == std::string_view::npos) return std::nullopt;
-  const std::optional<Id128> id =
-      Id128::Parse(std::string(tag.substr(0, colon)));
+  const std::vector<std::string> parts =
+      absl::StrSplit(absl::string_view(tag.data(), tag.size()), ':');
   HeldGeneration held;
-  if (!id || id->none() ||
-      !absl::SimpleAtoi(std::string(tag.substr(colon + 1)),
-                        &held.mapped_bytes)) {
+  if (parts.size() != 3 || !absl::SimpleAtoi(parts[1], &held.mapped_bytes) ||
+      !absl::SimpleAtoi(parts[2], &held.size)) {
     return std::nullopt;
   }
+  const std::optional<Id128> id = Id128::Parse(parts[0]);
+  if (!id || id->none()) return std::nullopt;
   held.generation = *id;
   return held;
 }
 
 }  // namespace
 
-std::string GenerationTag(const Id128& generation, uint64_t mapped_bytes) {
+std::string GenerationTag(const Id128& generation, uint64_t mapped_bytes,
+                          uint64_t size) {
   return std::string(kPrefix) + generation.ToString() + ":" +
-         std::to_string(mapped_bytes);
+         std::to_string(mapped_bytes) + ":" + std::to_string(size);
 }
 
 std::vector<HeldGeneration> FindHeldGenerations(const VolumeGroup& group,
@@ -84,7 +85,7 @@ BaseRecord RecordOf(const HeldGeneration& held, uint64_t chunk_size) {
   record.transaction_id = held.snapshot.transaction_id;
   record.mapped_blocks = chunk_size == 0 ? 0 : held.mapped_bytes / chunk_size;
   record.data_block_sectors = static_cast<uint32_t>(chunk_size / kSectorBytes);
-  record.device_size = held.snapshot.size;
+  record.device_size = std::min(held.size, held.snapshot.size);
   return record;
 }
 

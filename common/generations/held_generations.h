@@ -3,12 +3,14 @@
 // Which states of a volume a host holds as snapshots, by name of generation:
 // the common base of two sides is one that both hold.
 //
-// A snapshot says so itself, by an LVM tag "snapsync.generation=ID:MAPPED", ID
-// being 32 hex digits and MAPPED the bytes that had blocks when it was made. A
-// snapshot that holds what several generations are (a volume was brought back
-// to it) has several. The tag is a claim; the guards of common/thin/guards.h
-// prove, with the record made of it, that the snapshot was not written to
-// since.
+// A snapshot says so itself, by an LVM tag
+// "snapsync.generation=ID:MAPPED:SIZE", ID being 32 hex digits, MAPPED the
+// bytes that had blocks when it was made, and SIZE the bytes of the generation:
+// what the snapshot holds behind them is not part of it, since it went to, or
+// came from, a smaller volume. A snapshot that holds what several generations
+// are (a volume was brought back to it) has several. The tag is a claim; the
+// guards of common/thin/guards.h prove, with the record made of it, that the
+// snapshot was not written to since.
 //
 // Thread-safe: functions without state.
 #ifndef SNAPSYNC_COMMON_GENERATIONS_HELD_GENERATIONS_H_
@@ -29,10 +31,15 @@ namespace snapsync {
 struct HeldGeneration {
   Id128 generation;
   uint64_t mapped_bytes = 0;
+  uint64_t size = 0;  // bytes, of the generation
   LogicalVolume snapshot;
+
+  // The snapshot holds nothing that is not in the generation.
+  bool whole() const { return size >= snapshot.size; }
 };
 
-std::string GenerationTag(const Id128& generation, uint64_t mapped_bytes);
+std::string GenerationTag(const Id128& generation, uint64_t mapped_bytes,
+                          uint64_t size);
 
 // Of the pool with this UUID, the youngest snapshot first. Tags that can't be
 // read are ignored.

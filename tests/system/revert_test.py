@@ -105,10 +105,14 @@ def set_up():
     for node, device, address in (('nas1', 'to-nas2', NAS1), ('nas2', 'to-nas1', NAS2)):
         run('ip', 'netns', 'exec', node, 'ip', 'addr', 'add', address + '/24', 'dev', device)
         run('ip', 'netns', 'exec', node, 'ip', 'link', 'set', device, 'up')
-    nas1 = NamespaceAgent('nas1', NAS1, [('vol', SRC, 'thin')],
-                          [('nas1', ['revert', 'send'], ['vol']), ('nas2', ['revert'], ['vol']), ('nas3', ['revert'], ['no*'])])
-    nas2 = NamespaceAgent('nas2', NAS2, [('replica', REPLICA, 'thin')],
-                          [('nas1', ['receive', 'send'], ['replica']),
+    lab.make_thin('nas1', 'pool', 'wide', 16 * MIB)
+    lab.make_thin('nas2', 'pool', 'narrow', 16 * MIB)
+    nas1 = NamespaceAgent('nas1', NAS1, [('vol', SRC, 'thin'),
+                                         ('wide', '/dev/nas1/wide', 'thin')],
+                          [('nas1', ['revert', 'send'], ['vol', 'wide']), ('nas2', ['revert'], ['vol', 'wide']), ('nas3', ['revert'], ['no*'])])
+    nas2 = NamespaceAgent('nas2', NAS2, [('replica', REPLICA, 'thin'),
+                                         ('narrow', '/dev/nas2/narrow', 'thin')],
+                          [('nas1', ['receive', 'send'], ['replica', 'narrow']),
                            ('nas3', [], [])])
     return nas1.start(), nas2.start()
 
@@ -125,6 +129,28 @@ def check(what, result, device, wanted, most=None, method='metadata'):
         expect('%s: method %s' % (what, method), result['method'] == method, result)
         expect('%s: no more sent than differs' % what,
                result['sent_bytes'] <= 1.02 * most, '%s; %d' % (result, most))
+
+
+def from_a_smaller_one(rng):
+    """What the volume had behind the replica's end is not in common afterwards."""
+    def sync_wide(what):
+        result = send('nas1', 'sync', '--src', '/dev/nas1/wide', '--dst', 'nas2:narrow',
+                      '--uuid', 'w')
+        check(what, result, '/dev/nas2/narrow', lab.contents('/dev/nas1/wide'))
+
+    lab.write_randomly(rng, '/dev/nas1/wide', 5)
+    sync_wide('smaller replica, first sync')
+    lab.grow('/dev/nas1/wide', 20 * MIB)
+    lab.write_device('/dev/nas1/wide', 18 * MIB, rng.randbytes(BLOCK))
+    result = end(start('nas2', 'snapsync-agent', 'promote', 'narrow'))
+    expect('smaller replica, promoted', result.code == 0, result)
+    lab.write_device('/dev/nas2/narrow', 3 * MIB, rng.randbytes(BLOCK))
+    wanted = lab.contents('/dev/nas2/narrow')
+    result = send('nas1', 'revert', '--src', 'nas2:narrow', '--dst', 'nas1:wide',
+                  '--uuid', 'w', '--yes')
+    check('smaller replica, reverted to', result, '/dev/nas1/wide', wanted)
+    lab.grow('/dev/nas2/narrow', 20 * MIB)
+    sync_wide('smaller replica, enlarged')
 
 
 def back_and_forth(rng):
@@ -232,6 +258,7 @@ def fail_back(rng, nas1, nas2):
 def main():
     rng = random.Random(lab.seed_from_environment())
     nas1, nas2 = set_up()
+    from_a_smaller_one(rng)
     back_and_forth(rng)
     fail_back(rng, nas1, nas2)
     if lab.failures:

@@ -33,8 +33,9 @@ TEST(HeldGenerations, TheTagsSayWhichTheYoungestFirst) {
   const Id128 c = Id128::Random();
   VolumeGroup group;
   group.volumes = {
-      Snapshot("old", 3, {"snapsync", GenerationTag(a, 2 * kChunk)}),
-      Snapshot("new", 7, {GenerationTag(b, kChunk), GenerationTag(c, kChunk)}),
+      Snapshot("old", 3, {"snapsync", GenerationTag(a, 2 * kChunk, 9)}),
+      Snapshot("new", 7,
+               {GenerationTag(b, kChunk, 1), GenerationTag(c, kChunk, 1)}),
       Snapshot("somebody's", 9, {"other"})};
   const auto held = FindHeldGenerations(group, "pool");
   ASSERT_THAT(held, SizeIs(3));
@@ -43,15 +44,16 @@ TEST(HeldGenerations, TheTagsSayWhichTheYoungestFirst) {
   EXPECT_EQ(held[1].snapshot.name, "new");
   EXPECT_EQ(held[2].generation, a);
   EXPECT_EQ(held[2].mapped_bytes, 2 * kChunk);
+  EXPECT_EQ(held[2].size, 9u);
 }
 
 TEST(HeldGenerations, OtherPoolsMergesAndBadTagsDoNotCount) {
-  const std::string good = GenerationTag(Id128::Random(), kChunk);
+  const std::string good = GenerationTag(Id128::Random(), kChunk, 1);
   VolumeGroup group;
-  for (const std::string& tag : {good.substr(0, good.size() - 6), good + "x",
+  for (const std::string& tag : {good.substr(0, good.size() - 8), good + "x",
                                  std::string("snapsync.generation="),
-                                 std::string("snapsync.generation=12:3"),
-                                 GenerationTag(Id128{}, 1), "x" + good}) {
+                                 std::string("snapsync.generation=12:3:4"),
+                                 GenerationTag(Id128{}, 1, 1), "x" + good}) {
     group.volumes.push_back(Snapshot("bad", 1, {tag}));
   }
   group.volumes.push_back(Snapshot("elsewhere", 1, {good}));
@@ -69,9 +71,9 @@ TEST(HeldGenerations, TheYoungestThatIsInCommonIsChosen) {
   const Id128 b = Id128::Random();
   VolumeGroup group;
   group.volumes = {
-      Snapshot("old", 3, {GenerationTag(old, 1)}),
-      Snapshot("new", 7, {GenerationTag(a, 1), GenerationTag(b, 1)}),
-      Snapshot("newest", 9, {GenerationTag(Id128::Random(), 1)})};
+      Snapshot("old", 3, {GenerationTag(old, 1, 1)}),
+      Snapshot("new", 7, {GenerationTag(a, 1, 1), GenerationTag(b, 1, 1)}),
+      Snapshot("newest", 9, {GenerationTag(Id128::Random(), 1, 1)})};
   const auto held = FindHeldGenerations(group, "pool");
   EXPECT_EQ(ChooseCommon({old, b, a}, held), b);
   EXPECT_EQ(ChooseCommon({a, old, b}, held), a);
@@ -81,14 +83,20 @@ TEST(HeldGenerations, TheYoungestThatIsInCommonIsChosen) {
 }
 
 TEST(HeldGenerations, TheRecordHasWhatTheGuardsCheck) {
-  HeldGeneration held{Id128::Random(), 3 * kChunk, Snapshot("s", 4, {})};
+  HeldGeneration held{Id128::Random(), 3 * kChunk, 12 * kChunk,
+                      Snapshot("s", 4, {})};
+  EXPECT_FALSE(held.whole());
   const BaseRecord record = RecordOf(held, kChunk);
   EXPECT_EQ(record.lv_uuid, "uuid of s");
   EXPECT_EQ(record.device_id, 14U);
   EXPECT_EQ(record.transaction_id, 4U);
   EXPECT_EQ(record.mapped_blocks, 3U);
   EXPECT_EQ(record.data_block_sectors, 128U);
-  EXPECT_EQ(record.device_size, 16 * kChunk);
+  // What the snapshot holds behind the generation is not part of it.
+  EXPECT_EQ(record.device_size, 12 * kChunk);
+  held.size = 20 * kChunk;
+  EXPECT_TRUE(held.whole());
+  EXPECT_EQ(RecordOf(held, kChunk).device_size, 16 * kChunk);
   VolumeGroup group;
   group.volumes = {held.snapshot, Snapshot("now", 6, {})};
   const DeltaRequest request = RequestDelta(group, group.volumes[1], record);
