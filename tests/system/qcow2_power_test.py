@@ -15,34 +15,24 @@ import hashlib
 import os
 import random
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 
 import lab
+import power
 from lab import MIB, expect, run
+from power import mark
 
 STATES = int(os.environ.get('SNAPSYNC_STATES',
                             500 if os.environ.get('SNAPSYNC_LONG') else 60))
 SIZE = 8 * MIB
 SHAPES = {'plain': [], 'small': ['--cluster-size', '4K'], 'packed': ['--compress', 'zstd']}
 UPDATES = 3
-SECTOR = 512
-FLUSH, FUA, DISCARD, MARK = 1, 2, 4, 8  # flags of dm-log-writes' entries
-Entry = collections.namedtuple('Entry', 'sector size flags at mark')
-
-
 # --- In the guest: the exports, recorded -----------------------------------------
 
-def mark(name):
-    run('dmsetup', 'message', 'logged', '0', 'mark', name)
-
-
 def record(share):
-    run('modprobe', 'dm-log-writes')
-    run('dmsetup', 'create', 'logged', '--table', '0 %d log-writes /dev/ubda /dev/ubdb' %
-        (lab.device_size('/dev/ubda') // SECTOR))
+    power.record('/dev/ubda', '/dev/ubdb')
     run('mkfs.ext4', '-q', '-E', 'nodiscard,lazy_itable_init=0,lazy_journal_init=0',
         '/dev/mapper/logged')
     os.mkdir('/images')
@@ -69,43 +59,6 @@ def record(share):
 
 
 # --- On the host: what a power cut could have left -------------------------------
-
-def read_log(path):
-    """All entries, by the format of Linux' drivers/md/dm-log-writes.c."""
-    with open(path, 'rb') as f:
-        magic, version, count, sector_size = struct.unpack('<QQQI', f.read(28))
-        if magic != 0x6a736677736872 or version != 1 or sector_size != SECTOR:
-            raise RuntimeError('%s is no log of dm-log-writes' % path)
-        at = SECTOR
-        for _ in range(count):
-            f.seek(at)
-            head = f.read(SECTOR)
-            sector, sectors, flags, length = struct.unpack('<4Q', head[:32])
-            at += SECTOR
-            name = head[32:32 + length].decode() if flags & MARK else None
-            written = 0 if flags & (MARK | DISCARD) else sectors * SECTOR
-            yield Entry(sector, written, flags, at, name)
-            at += written
-
-
-def apply(log, disk, entry, rng=None):
-    """With rng: torn, each sector there or not."""
-    data = os.pread(log, entry.size, entry.at)
-    for start in range(0, len(data), SECTOR if rng else max(len(data), 1)):
-        if rng is None or rng.random() < 0.5:
-            os.pwrite(disk, data[start:start + SECTOR] if rng else data,
-                      entry.sector * SECTOR + start)
-
-
-def cut(log, disk, entries, rng):
-    """Of writes that no flush followed: all, some, or parts of some."""
-    how = rng.choice(('all', 'some', 'torn'))
-    for entry in entries:
-        if entry.flags & FUA or how == 'all':
-            apply(log, disk, entry)
-        elif rng.random() < 0.5:
-            apply(log, disk, entry, rng if how == 'torn' and rng.random() < 0.5 else None)
-
 
 def contents(image, name, folder):
     """None: not there; '': QEMU refuses it; else the digest of what a guest reads."""
@@ -149,53 +102,26 @@ def judge(image, shape, number, ended, wanted, folder):
     return 'old' if found == wanted[number - 1] else 'wrong: neither old nor new'
 
 
-def intervals(entries):
-    """(shape, generation, ended, first, last): from one flush to the next each.
-
-    dm-log-writes logs a write when the flush behind it comes, and a mark at once: what
-    was not flushed at a mark stands behind it.
-    """
-    shape, number, ended, first = None, 0, False, 0
-    for i, entry in enumerate(entries):
-        if entry.flags & MARK or entry.flags & FLUSH:
-            if shape and i > first:
-                yield shape, number, ended, first, i
-            first = i
-        if entry.flags & MARK and '.' in entry.mark:  # its last one is its own
-            shape, number, what = entry.mark.split('.')
-            number, ended = int(number), what == 'ended'
-
-
 def judge_all(folder, rng):
-    entries = list(read_log(folder + '/log'))
+    entries = list(power.read_log(folder + '/log'))
     wanted = {shape: [digest('%s/%s.%d' % (folder, shape, number))
                       for number in range(UPDATES + 1)] for shape in SHAPES}
-    spans = list(intervals(entries))
+    spans = list(power.intervals(entries))
     kinds = {'new image': [s for s in spans if s[1] == 0],
              'update': [s for s in spans if s[1] != 0]}
     # With one for certain after the commit.
-    chosen = sorted(((span, kind) for kind, of in kinds.items()
+    chosen = sorted((span for of in kinds.values()
                      for span in rng.choices(of, k=STATES - 1) + of[-1:]),
-                    key=lambda choice: choice[0][3])
+                    key=lambda span: span[3])
     counts = {kind: collections.Counter() for kind in kinds}
-    log = os.open(folder + '/log', os.O_RDONLY)
-    base = os.open(folder + '/base', os.O_RDWR | os.O_CREAT)
-    os.truncate(base, os.path.getsize(folder + '/disk'))
-    done = 0
-    for (shape, number, ended, first, last), kind in chosen:
-        while done < first:
-            apply(log, base, entries[done])
-            done += 1
-        state = folder + '/state'
-        run('cp', '--sparse=always', folder + '/base', state)
-        disk = os.open(state, os.O_RDWR)
-        cut(log, disk, entries[first:rng.randint(first, last)], rng)
-        os.close(disk)
+    for (shape, number, ended, first, last), state in power.make_states(
+            folder + '/log', folder + '/disk', folder, chosen, rng, entries):
         found = judge(state, shape, number, ended, wanted[shape], folder)
+        os.unlink(state)
         if found.startswith('wrong'):
             print('%s.%d, entries %d to %d: %s' % (shape, number, first, last, found))
             found = 'wrong'
-        counts[kind][found] += 1
+        counts['update' if number else 'new image'][found] += 1
     for kind, count in counts.items():
         expect('%s: nothing wrong in %d states' % (kind, STATES), not count['wrong'] and
                sum(count.values()) == STATES, dict(count))
