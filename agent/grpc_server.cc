@@ -15,6 +15,8 @@
 #include <string>
 #include <thread>
 
+#include "absl/strings/str_join.h"
+#include "agent/acceptor.h"
 #include "agent/grpc_agent_service.h"
 #include "agent/grpc_gate.h"
 #include "agent/grpc_replication_service.h"
@@ -40,8 +42,6 @@ void SetLimits(grpc::ServerBuilder& builder) {
   quota.Resize(kMemoryBytes).SetMaxThreads(kThreads);
   builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  // Without this a second agent would share the port in silence.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                              kMaxStreamsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
@@ -90,26 +90,25 @@ absl::Status Serve(const AgentConfig& config) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   SetLimits(builder);
-  const auto credentials = wire::MakeServerCredentials(files);
-  std::vector<int> ports(config.listen.size());
-  for (size_t i = 0; i < config.listen.size(); ++i) {
-    builder.AddListeningPort(config.listen[i], credentials, &ports[i]);
-  }
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<Acceptor> acceptor,
+                            Acceptor::Listen(config.listen));
+  using Builder = grpc::ServerBuilder::experimental_type;
+  const auto connections = builder.experimental().AddExternalConnectionAcceptor(
+      Builder::ExternalConnectionType::FROM_FD,
+      wire::MakeServerCredentials(files));
   builder.RegisterService(&replication);
   builder.RegisterService(&agent);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  std::string addresses;
-  for (size_t i = 0; i < ports.size(); ++i) {
-    if (server == nullptr || ports[i] == 0) {
-      return Error(Reason::kConfiguration,
-                   "can't listen on " + config.listen[i] +
-                       "; is the port taken, or the address not this host's?");
-    }
-    const size_t colon = config.listen[i].rfind(':');
-    addresses += (i == 0 ? "" : ", ") + config.listen[i].substr(0, colon) +
-                 ":" + std::to_string(ports[i]);
-  }
-  Log(Severity::kInfo, "listening on " + addresses);
+  if (server == nullptr) return Error(Reason::kOther, "gRPC does not start");
+  acceptor->Start([&](int listener, int connection) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
+        accepted;
+    accepted.listener_fd = listener;
+    accepted.fd = connection;
+    connections->HandleNewConnection(&accepted);
+  });
+  Log(Severity::kInfo,
+      "listening on " + absl::StrJoin(acceptor->addresses(), ", "));
   Log(Severity::kInfo, "node " + node + ", " +
                            std::to_string(config.volumes.size()) + " volumes");
 
@@ -120,6 +119,7 @@ absl::Status Serve(const AgentConfig& config) {
     registry->ExpireSessions(std::chrono::steady_clock::now(), expiry);
   }
   Log(Severity::kInfo, "stopping");
+  acceptor->Stop();
   server->Shutdown(std::chrono::system_clock::now() + kGrace);
   server->Wait();
   return absl::OkStatus();

@@ -125,7 +125,11 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
   if (resumes && facts.identity == record.identity &&
       !record.session->stage.empty()) {
     DropLive();
-    absl::StatusOr<SessionGrant> grant = Resume(record);
+    if (request.no_verify && record.session->verified) {
+      record.session->verified = false;
+      SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+    }
+    absl::StatusOr<SessionGrant> grant = Resume(record, !request.no_verify);
     if (grant.ok()) live_peer_ = peer;
     // The stage is gone: what was sent is lost, but nothing else. Anew.
     if (grant.ok() || ReasonOf(grant.status()) != Reason::kBaseMismatch) {
@@ -144,6 +148,7 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
   }
   DropLive();
   SNAPSYNC_RETURN_IF_ERROR(EndSession(record));
+  SNAPSYNC_RETURN_IF_ERROR(target_->CheckRoom(request.new_bytes));
   record.identity = facts.identity;
   return Begin(request, peer, std::move(record));
 }
@@ -254,6 +259,7 @@ absl::StatusOr<SessionGrant> Replica::Begin(const SessionRequest& request,
   session.plan_digest = request.plan_digest;
   session.chunk_count = request.chunk_count;
   session.image = ImageFor(request, record.image);
+  session.verified = !request.no_verify;
   SNAPSYNC_RETURN_IF_ERROR(
       target_->SetImage(session.image, request.replication));
   record.session = session;
@@ -264,12 +270,14 @@ absl::StatusOr<SessionGrant> Replica::Begin(const SessionRequest& request,
       record.session->stage,
       target_->CreateStage(request.source_size, !request.base.none()));
   SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
-  SNAPSYNC_ASSIGN_OR_RETURN(const SessionGrant grant, Resume(record));
+  SNAPSYNC_ASSIGN_OR_RETURN(const SessionGrant grant,
+                            Resume(record, !request.no_verify));
   live_peer_ = peer;
   return grant;
 }
 
-absl::StatusOr<SessionGrant> Replica::Resume(const TargetRecord& record) {
+absl::StatusOr<SessionGrant> Replica::Resume(const TargetRecord& record,
+                                             bool verify) {
   SNAPSYNC_ASSIGN_OR_RETURN(
       std::unique_ptr<Journal> journal,
       store_->OpenJournal(options_.volume, record.session->id));
@@ -277,7 +285,7 @@ absl::StatusOr<SessionGrant> Replica::Resume(const TargetRecord& record) {
                             target_->OpenStage(record.session->stage));
   live_ = std::make_shared<Session>(std::move(writer), std::move(journal),
                                     record.session->source_size,
-                                    record.session->chunk_count);
+                                    record.session->chunk_count, verify);
   live_id_ = Id128::Random();
   SessionGrant grant;
   grant.session = live_id_;
@@ -347,7 +355,8 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
   record.image = session.image;
   record.session.reset();
   record.generations.push_back({session.generation, number, session.source_size,
-                                session.plan_digest, options_.unix_seconds()});
+                                session.plan_digest, options_.unix_seconds(),
+                                session.verified});
   if (record.generations.size() > TargetRecord::kGenerationsKept) {
     record.generations.erase(record.generations.begin());
   }
@@ -429,13 +438,14 @@ absl::StatusOr<VolumeState> Replica::Describe() {
     state.generations.push_back(
         {generation.generation, generation.number, generation.source_size,
          generation.committed_unix_seconds,
-         target_->GenerationPath(generation.number).ok()});
+         target_->GenerationPath(generation.number).ok(), generation.verified});
   }
   const absl::StatusOr<TargetFacts> facts = target_->Inspect();
   if (facts.ok()) {
     state.size = facts->size;
     state.blank = facts->blank;
     state.grows = facts->grows;
+    state.allocation_unit = facts->allocation_unit;
   } else {
     state.problem = std::string(MessageOf(facts.status()));
     state.problem_reason = static_cast<int>(ReasonOf(facts.status()));

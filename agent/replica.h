@@ -138,7 +138,7 @@ class Replica {
                                      const std::string& peer,
                                      TargetRecord record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<SessionGrant> Resume(const TargetRecord& record)
+  absl::StatusOr<SessionGrant> Resume(const TargetRecord& record, bool verify)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The generation that is compared: made of what the target holds, if that
   // is none and the request allows it; none: only in a dry run.

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "agent/read_back.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 
@@ -15,10 +16,11 @@ namespace snapsync {
 
 Session::Session(std::unique_ptr<BlockWriter> writer,
                  std::unique_ptr<Journal> journal, uint64_t source_size,
-                 uint64_t chunk_count)
+                 uint64_t chunk_count, bool verify)
     : writer_(std::move(writer)),
       source_size_(source_size),
       chunk_count_(chunk_count),
+      verify_(verify),
       progress_{journal->last().watermark, journal->last().digest},
       journal_(std::move(journal)) {}
 
@@ -99,8 +101,8 @@ absl::Status Session::WriteBatch(std::span<const WriteOperation> writes,
   return absl::OkStatus();
 }
 
-absl::StatusOr<SegmentAck> Session::MakeDurable(
-    uint64_t first, const std::vector<Checksum128>& checksums) {
+absl::StatusOr<SegmentAck> Session::MakeDurable(uint64_t first,
+                                                std::vector<Chunk>& chunks) {
   SegmentAck ack;
   {
     MutexLock lock(&mutex_);
@@ -116,14 +118,17 @@ absl::StatusOr<SegmentAck> Session::MakeDurable(
     }
     ack = progress_;
   }
-  ack.watermark += checksums.size();
-  for (const Checksum128& checksum : checksums) {
-    ack.digest = ExtendSessionDigest(ack.digest, checksum);
+  ack.watermark += chunks.size();
+  for (const Chunk& chunk : chunks) {
+    ack.digest = ExtendSessionDigest(ack.digest, chunk.checksum);
   }
   const std::shared_lock writing(writing_);
   SNAPSYNC_RETURN_IF_ERROR(status());
   // The order is the promise: data, then the watermark that speaks of it.
   if (absl::Status s = writer_->Flush(); !s.ok()) return Fail(s);
+  if (verify_) {
+    if (absl::Status s = ReadBack(*writer_, chunks); !s.ok()) return Fail(s);
+  }
   if (absl::Status s = journal_->Append({ack.watermark, ack.digest}); !s.ok()) {
     return Fail(s);
   }
@@ -145,9 +150,9 @@ Session::Segment::~Segment() {
 }
 
 absl::Status Session::Segment::Add(const Chunk& chunk) {
-  const uint64_t expected = first_ + checksums_.size();
+  const uint64_t expected = first_ + chunks_.size();
   if (chunk.index != expected || expected >= session_->chunk_count_ ||
-      checksums_.size() >= kMaxSegmentChunks) {
+      chunks_.size() >= kMaxSegmentChunks) {
     return Error(Reason::kOther, "chunk " + std::to_string(chunk.index) +
                                      " from the sender, expected " +
                                      std::to_string(expected));
@@ -156,7 +161,8 @@ absl::Status Session::Segment::Add(const Chunk& chunk) {
   if (buffered_ + chunk.data.size() > kBatchBytes) {
     SNAPSYNC_RETURN_IF_ERROR(WriteOut());
   }
-  if (buffer_.size() == 0 && !chunk.data.empty()) {
+  const bool copy = !session_->writer_->copies();
+  if (copy && buffer_.size() == 0 && !chunk.data.empty()) {
     // A segment of zeroes needs none, a small session no large one.
     buffer_ = AlignedBuffer(std::min(kBatchBytes / kChunkDataBytes,
                                      session_->chunk_count_ - first_) *
@@ -172,20 +178,23 @@ absl::Status Session::Segment::Add(const Chunk& chunk) {
       zeroes_.Append({piece.offset, piece.length});
       continue;
     }
-    std::byte* to = buffer_.data() + buffered_;
-    std::memcpy(to, from, piece.length);
+    const std::byte* data = from;
+    if (copy) {
+      data = static_cast<const std::byte*>(
+          std::memcpy(buffer_.data() + buffered_, from, piece.length));
+    }
     if (!writes_.empty() &&
         writes_.back().offset + writes_.back().data.size() == piece.offset) {
       writes_.back().data = {writes_.back().data.data(),
                              writes_.back().data.size() + piece.length};
     } else {
-      writes_.push_back({piece.offset, {to, piece.length}});
+      writes_.push_back({piece.offset, {data, piece.length}});
     }
     from += piece.length;
     buffered_ += piece.length;
   }
-  checksums_.push_back(chunk.checksum);
-  return absl::OkStatus();
+  chunks_.push_back({chunk.index, chunk.pieces, {}, chunk.checksum});
+  return copy ? absl::OkStatus() : WriteOut();
 }
 
 absl::Status Session::Segment::WriteOut() {
@@ -198,7 +207,7 @@ absl::Status Session::Segment::WriteOut() {
 
 absl::StatusOr<SegmentAck> Session::Segment::Finish() {
   SNAPSYNC_RETURN_IF_ERROR(WriteOut());
-  absl::StatusOr<SegmentAck> ack = session_->MakeDurable(first_, checksums_);
+  absl::StatusOr<SegmentAck> ack = session_->MakeDurable(first_, chunks_);
   session_->Leave(first_);
   left_ = true;
   return ack;

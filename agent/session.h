@@ -42,9 +42,11 @@ class Session {
 
   class Segment;
 
-  // `writer` takes `source_size` bytes; the watermark is the journal's.
+  // `writer` takes `source_size` bytes; the watermark is the journal's. With
+  // `verify` the watermark moves only past what was read back, and is what was
+  // sent.
   Session(std::unique_ptr<BlockWriter> writer, std::unique_ptr<Journal> journal,
-          uint64_t source_size, uint64_t chunk_count);
+          uint64_t source_size, uint64_t chunk_count, bool verify);
 
   // Begins a run of chunks that starts with number `first`: at the watermark,
   // or where a segment under way will have moved it by then. The session must
@@ -67,8 +69,8 @@ class Session {
  private:
   absl::Status WriteBatch(std::span<const WriteOperation> writes,
                           const ExtentList& zeroes);
-  absl::StatusOr<SegmentAck> MakeDurable(
-      uint64_t first, const std::vector<Checksum128>& checksums);
+  absl::StatusOr<SegmentAck> MakeDurable(uint64_t first,
+                                         std::vector<Chunk>& chunks);
   void Leave(uint64_t first);
   absl::Status Fail(const absl::Status& status);
 
@@ -76,6 +78,7 @@ class Session {
   const std::unique_ptr<BlockWriter> writer_;  // thread-safe by itself
   const uint64_t source_size_;
   const uint64_t chunk_count_;
+  const bool verify_;
 
   // Held shared by each write and flush, exclusively by Fence().
   std::shared_mutex writing_;
@@ -112,7 +115,7 @@ class Session::Segment {
   Session* const session_;
   const uint64_t first_;
   bool left_ = false;
-  std::vector<Checksum128> checksums_;
+  std::vector<Chunk> chunks_;  // that were added, without their data
   AlignedBuffer buffer_;
   uint64_t buffered_ = 0;  // bytes of buffer_
   std::vector<WriteOperation> writes_;

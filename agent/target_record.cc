@@ -39,6 +39,7 @@ Json ToJson(const SessionRecord& session) {
           {"plan_digest", Hex(session.plan_digest)},
           {"chunk_count", session.chunk_count},
           {"image", ToJson(session.image)},
+          {"verified", session.verified},
           {"stage", session.stage}};
 }
 
@@ -47,7 +48,8 @@ Json ToJson(const GenerationRecord& generation) {
           {"number", generation.number},
           {"source_size", generation.source_size},
           {"plan_digest", Hex(generation.plan_digest)},
-          {"committed", generation.committed_unix_seconds}};
+          {"committed", generation.committed_unix_seconds},
+          {"verified", generation.verified}};
 }
 
 // These throw Json::exception, caught in DecodeTargetRecord.
@@ -86,6 +88,7 @@ GenerationRecord GenerationOf(const Json& json) {
   ReadNumber(json.at("source_size"), generation.source_size);
   generation.plan_digest = DigestOf(json.at("plan_digest"));
   ReadNumber(json.at("committed"), generation.committed_unix_seconds);
+  generation.verified = json.value("verified", false);
   return generation;
 }
 
@@ -101,6 +104,7 @@ SessionRecord SessionOf(const Json& json) {
   session.plan_digest = DigestOf(json.at("plan_digest"));
   ReadNumber(json.at("chunk_count"), session.chunk_count);
   session.image = ImageOf(json);
+  session.verified = json.value("verified", false);
   session.stage = json.at("stage").get<std::string>();
   return session;
 }

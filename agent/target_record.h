@@ -46,7 +46,8 @@ struct SessionRecord {
   Digest256 plan_digest{};
   uint64_t chunk_count = 0;
   ExportOptions image;
-  std::string stage;  // the target's token; empty until the stage exists
+  bool verified = false;  // all that is durable was read back
+  std::string stage;      // the target's token; empty until the stage exists
 };
 
 // A committed generation, newest last: answers a sender that lost the reply,
@@ -57,6 +58,7 @@ struct GenerationRecord {
   uint64_t source_size = 0;
   Digest256 plan_digest{};
   int64_t committed_unix_seconds = 0;  // for people only
+  bool verified = false;               // was read back when it was written
 };
 
 struct TargetRecord {

@@ -101,6 +101,12 @@ void AddTakeOverFlag(CLI::App& app, Flags& flags) {
                "End what another sender is doing with the target");
 }
 
+void AddWriteFlags(CLI::App& app, Flags& flags) {
+  AddTakeOverFlag(app, flags);
+  app.add_flag("--no-verify", flags.no_verify,
+               "Do not read back what was written before it counts");
+}
+
 // An export instead of a volume.
 void AddImageFlag(CLI::App& app, Flags& flags) {
   CLI::Option* image = app.add_option(
@@ -109,7 +115,7 @@ void AddImageFlag(CLI::App& app, Flags& flags) {
 }
 
 void AddExportFlags(CLI::App& app, Flags& flags) {
-  AddTakeOverFlag(app, flags);
+  AddWriteFlags(app, flags);
   app.add_option("--src", flags.source,
                  "What to export: a thin volume (a snapshot of it is made), a "
                  "snapshot, a device or a file")
@@ -138,7 +144,7 @@ void AddExportFlags(CLI::App& app, Flags& flags) {
 }
 
 void AddImportFlags(CLI::App& app, Flags& flags) {
-  AddTakeOverFlag(app, flags);
+  AddWriteFlags(app, flags);
   app.add_option("--src", flags.source,
                  "The image: a path on this host, or HOST:PATH in a folder of "
                  "the agent there")
@@ -194,7 +200,7 @@ absl::StatusOr<Flags> ParseFlags(int argc, const char* const* argv) {
       add("sync", Subcommand::kSync,
           "Bring a snapshot to a volume of an agent, or to a local target");
   AddSyncFlags(*sync_app, flags);
-  AddTakeOverFlag(*sync_app, flags);
+  AddWriteFlags(*sync_app, flags);
   CLI::App* verify_app =
       add("verify", Subcommand::kVerify,
           "Read source and replica whole, and tell what differs");

@@ -61,6 +61,7 @@ struct Flags {
   bool yes = false;
   bool dry_run = false;
   bool take_over = false;
+  bool no_verify = false;
   bool save_mappings = false;
   bool json = false;
 

@@ -224,7 +224,8 @@ void PrintList(const VolumeState& volume, bool json) {
                                     {"generation", item.generation.ToString()},
                                     {"size", item.size},
                                     {"committed", item.unix_seconds},
-                                    {"retained", item.retained}});
+                                    {"retained", item.retained},
+                                    {"verified", item.verified}});
     }
     std::cout << out.dump() << "\n";
     return;

@@ -222,6 +222,7 @@ absl::StatusOr<Command> MakeSync(Flags flags) {
   sync.allow_full = flags.allow_full;
   sync.dry_run = flags.dry_run;
   sync.take_over = flags.take_over;
+  sync.no_verify = flags.no_verify;
   sync.to_image = to_image;
   sync.save_mappings = flags.save_mappings || command.config.save_mappings;
   if (flags.resume != "auto") {

@@ -10,7 +10,7 @@
 #include "common/base/error.h"
 #include "common/base/rate_limiter.h"
 #include "common/base/status_macros.h"
-#include "common/base/units.h"
+#include "sender/backoff.h"
 #include "sender/chunk_source.h"
 
 namespace snapsync {
@@ -20,8 +20,6 @@ using std::chrono::nanoseconds;
 
 // Segments that may wait for the agent's flush while the next one is sent.
 constexpr size_t kWaitingSegments = 1;
-constexpr nanoseconds kFirstPause = std::chrono::milliseconds(200);
-constexpr nanoseconds kLongestPause = std::chrono::seconds(10);
 
 class PumpRun {
  public:
@@ -38,7 +36,7 @@ class PumpRun {
   }
 
   absl::StatusOr<PumpResult> Run() {
-    nanoseconds pause = kFirstPause;
+    Backoff backoff(options_);
     for (;;) {
       const uint64_t before = best_watermark_;
       const absl::Status status = Attempt();
@@ -47,19 +45,10 @@ class PumpRun {
         return Error(Reason::kConnection, "interrupted");
       }
       if (ReasonOf(status) != Reason::kConnection) return status;
-      if (best_watermark_ > before) pause = kFirstPause;
-      const nanoseconds still = options_.now() - last_progress_;
-      const nanoseconds limit =
-          reached_ ? options_.retry_for : options_.connect_for;
-      if (limit.count() != 0 && still + pause > limit) return status;
-      options_.notice(
-          std::string(MessageOf(status)) + "; trying again in " +
-          FormatSeconds(std::chrono::duration<double>(pause).count()));
-      options_.sleep(pause);
-      if (options_.interrupted()) {
-        return Error(Reason::kConnection, "interrupted");
-      }
-      pause = std::min(2 * pause, kLongestPause);
+      if (best_watermark_ > before) backoff.Reset();
+      SNAPSYNC_RETURN_IF_ERROR(
+          backoff.Wait(status, last_progress_,
+                       reached_ ? options_.retry_for : options_.connect_for));
     }
   }
 

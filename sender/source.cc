@@ -150,7 +150,8 @@ absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
     snapshot->identity_ = options.path;
     return snapshot;
   }
-  SNAPSYNC_ASSIGN_OR_RETURN(snapshot->reader_, OpenFileReader(snapshot->path_));
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      snapshot->reader_, OpenFileReader(snapshot->path_, {.from_cache = true}));
   if (options.size && *options.size < snapshot->reader_->size()) {
     snapshot->reader_ = std::make_unique<LimitedReader>(
         std::move(snapshot->reader_), *options.size);

@@ -10,6 +10,7 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "sender/backoff.h"
 #include "sender/planner.h"
 #include "sender/replication_state.h"
 #include "sender/saved_base.h"
@@ -23,9 +24,11 @@ std::string HostName() {
   return name.data();
 }
 
-// Trying again with the same snapshot can't help.
-bool IsFinal(const absl::Status& status) {
+// Trying again with the same snapshot can't help; where there is no room, a
+// newer one may need less. `began`: a part of it was sent, and is not lost.
+bool IsFinal(const absl::Status& status, bool began) {
   const Reason reason = ReasonOf(status);
+  if (reason == Reason::kNoSpace) return !began;
   return reason == Reason::kBaseMismatch ||
          reason == Reason::kTargetUnsuitable || reason == Reason::kUsage;
 }
@@ -43,7 +46,13 @@ class Sync {
     SNAPSYNC_ASSIGN_OR_RETURN(state_, store_.Load());
     // Asked before a snapshot is made: while the agent is away, the pool must
     // not fill with snapshots.
-    SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState target, AskAgent());
+    VolumeState target;
+    SNAPSYNC_RETURN_IF_ERROR(
+        RetryFirstCall(options_.pump, [&]() -> absl::Status {
+          SNAPSYNC_ASSIGN_OR_RETURN(target, AskAgent());
+          return absl::OkStatus();
+        }));
+    allocation_unit_ = target.allocation_unit;
     if (options_.take_over && !options_.dry_run) {
       SNAPSYNC_RETURN_IF_ERROR(agent_.TakeOver(options_.volume));
     }
@@ -51,7 +60,7 @@ class Sync {
     absl::Status status = SendSnapshot(target);
     // Nothing is open any more: what is not needed can go.
     const bool drop =
-        options_.dry_run ? made_now_ : !status.ok() && IsFinal(status);
+        options_.dry_run ? made_now_ : !status.ok() && IsFinal(status, began_);
     // The base is needed whatever became of a repair that sent it again.
     const bool is_base = state_.base &&
                          state_.base->snapshot.group == snapshot_.group &&
@@ -244,10 +253,21 @@ class Sync {
     request.chunk_count = planned.plan.chunk_count();
     request.covers_all = planned.covers_all;
     request.allow_overwrite = options_.overwrite;
+    request.no_verify = options_.no_verify;
+    // What a source without metadata holds is zeroes perhaps.
+    if (allocation_unit_ != 0 && source.has_metadata()) {
+      request.new_bytes =
+          planned.plan.changed().BytesInBlocks(allocation_unit_);
+    }
     request.image = options_.image;
+    PumpOptions pump = options_.pump;
+    pump.progress = [this](const PumpProgress& progress) {
+      began_ = true;
+      options_.pump.progress(progress);
+    };
     SNAPSYNC_ASSIGN_OR_RETURN(
         const PumpResult sent,
-        Pump(agent_, request, planned.plan, source.reader(), options_.pump));
+        Pump(agent_, request, planned.plan, source.reader(), pump));
 
     result_.result = unchanged ? "unchanged" : "ok";
     result_.generation = sent.receipt.generation;
@@ -328,8 +348,10 @@ class Sync {
   SyncResult& result_;
   ReplicationState state_;
   SnapshotName snapshot_;
-  bool made_now_ = false;   // the snapshot, by this run
-  bool had_saved_ = false;  // mappings of the base before
+  uint64_t allocation_unit_ = 0;  // of the target, bytes
+  bool made_now_ = false;         // the snapshot, by this run
+  bool began_ = false;            // to send it
+  bool had_saved_ = false;        // mappings of the base before
   std::optional<SnapshotName> unneeded_;
 };
 

@@ -28,6 +28,7 @@ struct SyncOptions {
   bool allow_full = false;
   bool dry_run = false;
   bool take_over = false;      // from another sender
+  bool no_verify = false;      // what is written is not read back
   ExportOptions image;         // how an image is written
   bool to_image = false;       // --dst is to be one
   bool save_mappings = false;  // for when the base is gone (saved_base.h)

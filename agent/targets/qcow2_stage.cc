@@ -30,6 +30,10 @@ class SharedWriter final : public BlockWriter {
     return stage_->writer->Zero(extent);
   }
   absl::Status Flush() override { return stage_->writer->Flush(); }
+  absl::Status ReadBack(std::span<const ReadOperation> operations) override {
+    return stage_->writer->ReadBack(operations);
+  }
+  bool copies() const override { return stage_->writer->copies(); }
 
  private:
   const std::shared_ptr<Qcow2Stage> stage_;

@@ -57,6 +57,8 @@ struct TargetFacts {
   bool blank_by_sample = false;
   // It takes any size (a file); else the source has to fit into `size`.
   bool grows = false;
+  // Bytes: the block of the pool that it is in; 0: it is in none.
+  uint64_t allocation_unit = 0;
 };
 
 class Target {
@@ -88,6 +90,13 @@ class Target {
     return Error(Reason::kTargetUnsuitable,
                  "the target is no QCOW2 image: size, cluster size, "
                  "compression and chain can't be chosen");
+  }
+
+  // Whether a new stage can take `new_bytes` in whole units of allocation (0:
+  // nobody knows how many) and leave the others on the pool their reserve.
+  // kNoSpace with the numbers when it can't.
+  virtual absl::Status CheckRoom(uint64_t /*new_bytes*/) {
+    return absl::OkStatus();
   }
 
   // Makes a new stage for a source of `size` bytes, with the contents of the

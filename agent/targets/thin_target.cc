@@ -19,6 +19,7 @@
 
 #include "absl/strings/numbers.h"
 #include "agent/targets/named_values.h"
+#include "agent/targets/pool_space.h"
 #include "agent/targets/target.h"
 #include "agent/targets/thin_volume.h"
 #include "common/base/error.h"
@@ -106,14 +107,24 @@ class LvmThinTarget final : public Target {
       }
     }
     SNAPSYNC_RETURN_IF_ERROR(MakeActive(volume));
-    SNAPSYNC_RETURN_IF_ERROR(CheckPool(volume));
+    SNAPSYNC_ASSIGN_OR_RETURN(const PoolSpace space, SpaceFor(volume));
+    SNAPSYNC_RETURN_IF_ERROR(space.CheckUsable());
     SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(volume));
     TargetFacts facts;
     facts.identity = "dm:" + volume.DeviceMapperUuid();
     facts.size = volume.size;
     SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t mapped, MappedBytes(volume));
     facts.blank = mapped == 0;
+    facts.allocation_unit = target.pool.chunk_size;
     return facts;
+  }
+
+  absl::Status CheckRoom(uint64_t new_bytes) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const PoolSpace space, SpaceFor(target.volume));
+    SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t mapped,
+                              MappedBytes(target.volume));
+    return space.CheckRoom(new_bytes, mapped);
   }
 
   absl::Status CheckSeal(const std::string& seal) override {
@@ -168,7 +179,11 @@ class LvmThinTarget final : public Target {
     options.zero_method = ZeroMethod::kThinDiscard;
     options.discard_block = target.pool.chunk_size;
     options.exclusive = true;
-    return OpenFileWriter(stage.device_path, options);
+    SNAPSYNC_ASSIGN_OR_RETURN(const PoolSpace space, SpaceFor(stage));
+    SNAPSYNC_RETURN_IF_ERROR(space.CheckRoom(0, 0));
+    SNAPSYNC_ASSIGN_OR_RETURN(auto writer,
+                              OpenFileWriter(stage.device_path, options));
+    return space.Watch(std::move(writer));
   }
 
   absl::StatusOr<std::string> Commit(const std::string& token, uint64_t number,

@@ -139,33 +139,14 @@ absl::Status CheckNotOpen(const LogicalVolume& volume) {
   }
 }
 
-absl::Status CheckPool(const LogicalVolume& volume) {
+absl::StatusOr<PoolSpace> SpaceFor(const LogicalVolume& volume) {
   SNAPSYNC_ASSIGN_OR_RETURN(const ThinTarget table, TableOf(volume));
   SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<PoolTarget> pool,
                             FindPool(table.pool));
   if (!pool.has_value()) {
     return Error(Reason::kIo, volume.FullName() + ": its pool is not active");
   }
-  SNAPSYNC_ASSIGN_OR_RETURN(const PoolStatus status, ReadPoolStatus(*pool));
-  const std::string name = "thin pool " + volume.group + "/" + volume.pool;
-  if (status.failed) {
-    return Error(Reason::kTargetUnsuitable, name + " has failed");
-  }
-  if (status.needs_check) {
-    return Error(Reason::kTargetUnsuitable,
-                 name +
-                     ": its metadata has to be checked (needs_check); "
-                     "deactivate it and run lvconvert --repair");
-  }
-  if (status.mode == "out_of_data_space") {
-    return Error(Reason::kTargetUnsuitable,
-                 name + " is full; enlarge it (lvextend) or remove snapshots");
-  }
-  if (status.mode != "rw") {
-    return Error(Reason::kTargetUnsuitable,
-                 name + " takes no writes (mode " + status.mode + ")");
-  }
-  return absl::OkStatus();
+  return PoolSpace(*pool, volume.group + "/" + volume.pool);
 }
 
 absl::StatusOr<uint64_t> MappedBytes(const LogicalVolume& volume) {

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "agent/targets/pool_space.h"
 #include "common/block/extent.h"
 #include "common/generations/held_generations.h"
 #include "common/lvm/lvm.h"
@@ -37,9 +38,8 @@ absl::Status MakeActive(const LogicalVolume& volume);
 // udev opens for a moment is waited for.
 absl::Status CheckNotOpen(const LogicalVolume& volume);
 
-// kTargetUnsuitable when the pool takes no writes: failed, to be checked,
-// read-only, or full. Requires: `volume` is active.
-absl::Status CheckPool(const LogicalVolume& volume);
+// The room in the pool of `volume`. Requires: it is active.
+absl::StatusOr<PoolSpace> SpaceFor(const LogicalVolume& volume);
 
 // Bytes of `volume` that have blocks. Requires: it is active.
 absl::StatusOr<uint64_t> MappedBytes(const LogicalVolume& volume);

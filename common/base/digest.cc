@@ -3,6 +3,10 @@
 
 #include <openssl/evp.h>
 #include <xxhash.h>
+#if defined(__x86_64__)
+// The same functions, by what the processor has: twice as fast with AVX2.
+#include <xxh_x86dispatch.h>
+#endif
 
 #include <cassert>
 #include <new>

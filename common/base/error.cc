@@ -29,6 +29,8 @@ absl::StatusCode CodeOf(Reason reason) {
     case Reason::kVerification:
     case Reason::kIo:
       return absl::StatusCode::kDataLoss;
+    case Reason::kNoSpace:
+      return absl::StatusCode::kResourceExhausted;
     case Reason::kOther:
       break;
   }
@@ -56,17 +58,20 @@ absl::Status PosixError(int error_number, std::string_view message,
 }
 
 absl::Status WriteError(int error_number, std::string_view message) {
-  const bool no_space =
-      error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG;
-  return PosixError(error_number, message,
-                    no_space ? Reason::kTargetUnsuitable : Reason::kIo);
+  Reason reason = Reason::kIo;
+  if (error_number == ENOSPC || error_number == EDQUOT) {
+    reason = Reason::kNoSpace;
+  }
+  if (error_number == EFBIG) reason = Reason::kTargetUnsuitable;
+  return PosixError(error_number, message, reason);
 }
 
 Reason ReasonOf(const absl::Status& status) {
   if (const auto payload = status.GetPayload(kPayload)) {
     const std::string text(*payload);
     const int number = std::atoi(text.c_str());
-    if (number >= 1 && number <= 10) return static_cast<Reason>(number);
+    if (number >= 1 && number <= kLastReason)
+      return static_cast<Reason>(number);
   }
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:

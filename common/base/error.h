@@ -28,7 +28,10 @@ enum class Reason {
   kVerification = 8,      // what arrived or was read back is not what was sent
   kTargetUnsuitable = 9,  // size, kind, space
   kIo = 10,               // a device or file failed, or damaged metadata
+  kNoSpace = 11,          // no room at the target: make some, and go on
 };
+
+inline constexpr int kLastReason = static_cast<int>(Reason::kNoSpace);
 
 // A status with `reason`. Never OK.
 absl::Status Error(Reason reason, std::string_view message);
@@ -38,8 +41,8 @@ absl::Status Error(Reason reason, std::string_view message);
 absl::Status PosixError(int error_number, std::string_view message,
                         Reason reason = Reason::kIo);
 
-// Of a write that failed: no space is for the operator, not the disk's fault,
-// and so is a limit (kTargetUnsuitable); else kIo.
+// Of a write that failed: no space (kNoSpace) is for the operator, not the
+// disk's fault, and so is a limit (kTargetUnsuitable); else kIo.
 absl::Status WriteError(int error_number, std::string_view message);
 
 // The reason carried by `status`; for a status made elsewhere, the nearest

@@ -23,7 +23,9 @@ struct ReadOperation {
 
 struct WriteOperation {
   uint64_t offset = 0;
-  std::span<const std::byte> data;  // AlignedBuffer memory; the caller keeps it
+  // AlignedBuffer memory, or any where the writer copies(); the caller keeps
+  // it.
+  std::span<const std::byte> data;
 };
 
 // Thread-safe.
@@ -58,6 +60,12 @@ class BlockWriter {
   // to read as zeroes, else by writing them. Never grows a thin target.
   virtual absl::Status Zero(Extent extent) = 0;
   virtual absl::Status Flush() = 0;
+  // What is there by now, as BlockReader::Read(): after a Flush() from the
+  // device, past every cache in between.
+  virtual absl::Status ReadBack(std::span<const ReadOperation> operations) = 0;
+  // Write() copies what it is given and returns before that is written: small
+  // writes cost no more than large ones.
+  virtual bool copies() const { return false; }
 };
 
 }  // namespace snapsync

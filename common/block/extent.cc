@@ -17,6 +17,17 @@ void ExtentList::Append(Extent extent) {
   }
 }
 
+uint64_t ExtentList::BytesInBlocks(uint64_t block) const {
+  uint64_t blocks = 0;
+  uint64_t counted = 0;  // blocks before this one are
+  for (const Extent& extent : extents_) {
+    const uint64_t first = std::max(extent.offset / block, counted);
+    counted = (extent.end() - 1) / block + 1;
+    blocks += counted - std::min(first, counted);
+  }
+  return blocks * block;
+}
+
 ExtentList ExtentList::ClippedTo(uint64_t size) const {
   ExtentList clipped;
   for (const Extent& extent : extents_) {

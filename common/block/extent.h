@@ -29,6 +29,8 @@ class ExtentList {
   bool empty() const { return extents_.empty(); }
   // The sum of all lengths.
   uint64_t bytes() const { return bytes_; }
+  // The bytes of all blocks of `block` bytes that are touched.
+  uint64_t BytesInBlocks(uint64_t block) const;
 
   // What of this list lies in [0, size).
   ExtentList ClippedTo(uint64_t size) const;

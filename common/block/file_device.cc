@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
@@ -27,6 +28,8 @@ namespace {
 
 // The unit in which a range is read to see whether it is zero already.
 constexpr uint64_t kLookBytes = 256 * kKiB;
+// At least what O_DIRECT wants as the alignment of memory and offset.
+constexpr uint64_t kPageBytes = 4 * kKiB;
 
 std::string At(const std::string& name, Extent extent) {
   return name + ": " + std::to_string(extent.length) + " bytes at offset " +
@@ -99,17 +102,38 @@ absl::Status ReadAll(OpenFile& file,
 
 class FileReader final : public BlockReader {
  public:
-  explicit FileReader(std::unique_ptr<OpenFile> file)
-      : file_(std::move(file)) {}
+  // `cached`: the same file without O_DIRECT, or invalid.
+  FileReader(std::unique_ptr<OpenFile> file, UniqueFd cached)
+      : file_(std::move(file)), cached_(std::move(cached)) {}
 
   const std::string& name() const override { return file_->name; }
   uint64_t size() const override { return file_->size; }
   absl::Status Read(std::span<const ReadOperation> operations) override {
-    return ReadAll(*file_, operations);
+    if (!cached_.valid()) return ReadAll(*file_, operations);
+    std::vector<ReadOperation> left;
+    for (const ReadOperation& operation : operations) {
+      const uint64_t done = ReadFromCache(operation);
+      if (done == operation.data.size()) continue;
+      left.push_back({operation.offset + done, operation.data.subspan(done)});
+    }
+    return left.empty() ? absl::OkStatus() : ReadAll(*file_, left);
   }
 
  private:
+  // Whole pages from the beginning of `operation`, as many as are in the cache.
+  // Any error is the disk's to tell.
+  uint64_t ReadFromCache(const ReadOperation& operation) {
+    const iovec data = {operation.data.data(), operation.data.size()};
+    const ssize_t done =
+        ::preadv2(cached_.get(), &data, 1, static_cast<off_t>(operation.offset),
+                  RWF_NOWAIT);
+    if (done <= 0) return 0;
+    const auto bytes = static_cast<uint64_t>(done);
+    return bytes == data.iov_len ? bytes : bytes & ~(kPageBytes - 1);
+  }
+
   const std::unique_ptr<OpenFile> file_;
+  const UniqueFd cached_;
 };
 
 class FileWriter final : public BlockWriter {
@@ -162,6 +186,10 @@ class FileWriter final : public BlockWriter {
     return absl::OkStatus();
   }
 
+  absl::Status ReadBack(std::span<const ReadOperation> operations) override {
+    return ReadAll(*file_, operations);
+  }
+
  private:
   bool Allocate(int mode, Extent extent) {
     return ::fallocate(file_->fd.get(), mode, static_cast<off_t>(extent.offset),
@@ -212,10 +240,16 @@ class FileWriter final : public BlockWriter {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BlockReader>> OpenFileReader(
-    const std::string& path, const std::string& name) {
+    const std::string& path, const ReaderOptions& options) {
   SNAPSYNC_ASSIGN_OR_RETURN(auto file, OpenFile::Open(path, O_RDONLY));
-  if (!name.empty()) file->name = name;
-  return std::make_unique<FileReader>(std::move(file));
+  if (!options.name.empty()) file->name = options.name;
+  UniqueFd cached;
+  if (options.from_cache && !file->is_block_device) {
+    // The same file, whatever the path means by now.
+    const std::string same = "/proc/self/fd/" + std::to_string(file->fd.get());
+    cached.Reset(::open(same.c_str(), O_RDONLY | O_CLOEXEC));
+  }
+  return std::make_unique<FileReader>(std::move(file), std::move(cached));
 }
 
 absl::StatusOr<std::unique_ptr<BlockWriter>> OpenFileWriter(

@@ -2,7 +2,8 @@
 //
 // Devices and regular files as BlockReader and BlockWriter: io_uring with many
 // operations in flight, O_DIRECT where the file system can (a block device
-// always). No page cache stands between a read and what is on the disk.
+// always). No page cache stands between a read and what is on the disk, but
+// where that is asked for.
 //
 // Thread-safe after construction. The descriptor is owned.
 #ifndef SNAPSYNC_COMMON_BLOCK_FILE_DEVICE_H_
@@ -16,10 +17,18 @@
 
 namespace snapsync {
 
-// Opens `path` for reading. kIo with the path when it can't be. `name` is what
-// errors call it; empty: the path.
+struct ReaderOptions {
+  // What errors call it; empty: the path.
+  std::string name = {};
+  // What the page cache holds of a regular file is taken from there; nothing is
+  // brought into it. For what is to be read, not for what is to be proven to be
+  // on the disk.
+  bool from_cache = false;
+};
+
+// Opens `path` for reading. kIo with the path when it can't be.
 absl::StatusOr<std::unique_ptr<BlockReader>> OpenFileReader(
-    const std::string& path, const std::string& name = {});
+    const std::string& path, const ReaderOptions& options = {});
 
 enum class ZeroMethod {
   // A thin device: whole blocks of the pool are discarded (they then read as

@@ -35,6 +35,10 @@ absl::Status Failure(const std::string& subject,
   } else if (Contains(words, "Permission denied") ||
              Contains(words, "Operation not permitted")) {
     reason = Reason::kPermission;
+  } else if (Contains(words, "reached threshold")) {
+    // Of a pool's data or metadata: LVM makes nothing new in it.
+    return Error(Reason::kNoSpace, subject + ": " + DescribeFailure(result) +
+                                       "; enlarge it (lvextend)");
   }
   return Error(reason, subject + ": " + DescribeFailure(result));
 }

@@ -12,7 +12,8 @@
 // against each other.
 //
 // Errors name the volume and have LVM's own last lines: kTargetUnsuitable for a
-// volume that does not exist, kBusy for one in use, kPermission, kConfiguration
+// volume that does not exist, kBusy for one in use, kNoSpace
+// for a pool that LVM makes nothing new in, kPermission, kConfiguration
 // without lvm2, kIo for anything else that LVM could not do.
 #ifndef SNAPSYNC_COMMON_LVM_LVM_H_
 #define SNAPSYNC_COMMON_LVM_LVM_H_

@@ -2,6 +2,7 @@
 #include "common/qcow2/image_writer.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "common/base/aligned_buffer.h"
@@ -204,6 +205,34 @@ absl::Status ImageWriter::FlushLocked() {
   }
   MutexLock lock(&mutex_);
   store_->space().Reuse(released);
+  return absl::OkStatus();
+}
+
+absl::Status ImageWriter::ReadBack(std::span<const ReadOperation> operations) {
+  MutexLock lock(&mutex_);
+  SNAPSYNC_RETURN_IF_ERROR(status_);
+  for (const ReadOperation& operation : operations) {
+    if (absl::Status s = ReadOne(operation); !s.ok()) return Fail(s);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ImageWriter::ReadOne(const ReadOperation& operation) {
+  SNAPSYNC_RETURN_IF_ERROR(CheckRange(operation.offset, operation.data.size()));
+  const uint64_t cluster_bytes = geometry_.cluster_bytes();
+  AlignedBuffer whole(cluster_bytes);
+  uint64_t offset = operation.offset;
+  std::span<std::byte> data = operation.data;
+  while (!data.empty()) {
+    const uint64_t inside = offset & (cluster_bytes - 1);
+    const uint64_t length =
+        std::min<uint64_t>(cluster_bytes - inside, data.size());
+    SNAPSYNC_RETURN_IF_ERROR(
+        store_->Read(offset >> geometry_.cluster_bits, whole.span()));
+    std::memcpy(data.data(), whole.data() + inside, length);
+    offset += length;
+    data = data.subspan(length);
+  }
   return absl::OkStatus();
 }
 

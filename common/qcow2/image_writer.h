@@ -59,6 +59,8 @@ class ImageWriter final : public BlockWriter {
   absl::Status Write(std::span<const WriteOperation> operations) override;
   absl::Status Zero(Extent extent) override;
   absl::Status Flush() override;
+  absl::Status ReadBack(std::span<const ReadOperation> operations) override;
+  bool copies() const override { return true; }
 
   // Flushes, and hands the clusters over to be committed. Nothing may be
   // written afterwards.
@@ -77,6 +79,8 @@ class ImageWriter final : public BlockWriter {
   // What the base has behind the end of a smaller disk must not come back when
   // it grows again.
   absl::Status CutOff() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ReadOne(const ReadOperation& operation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WriteOne(const WriteOperation& operation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ZeroExtent(Extent extent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

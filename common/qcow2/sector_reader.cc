@@ -31,7 +31,7 @@ absl::StatusOr<std::unique_ptr<SectorReader>> SectorReader::Make(
     SNAPSYNC_ASSIGN_OR_RETURN(
         file.direct,
         OpenFileReader("/proc/self/fd/" + std::to_string(host->fd()),
-                       host->name()));
+                       {.name = host->name(), .from_cache = true}));
     file.host = std::move(host);
   }
   return std::unique_ptr<SectorReader>(new SectorReader(std::move(opened)));

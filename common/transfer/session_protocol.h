@@ -56,6 +56,11 @@ struct SessionRequest {
   bool covers_all = false;
   // The operator agreed to overwrite what is on the target.
   bool allow_overwrite = false;
+  // The most that the plan's data take of the target's room, in whole units of
+  // allocation there; 0: not known before it was read.
+  uint64_t new_bytes = 0;
+  // What is written is not read back before it counts.
+  bool no_verify = false;
   ExportOptions image;
 };
 
@@ -127,6 +132,7 @@ struct GenerationState {
   uint64_t size = 0;         // bytes
   int64_t unix_seconds = 0;  // of its commit, by the agent's clock
   bool retained = false;     // its snapshot is there still
+  bool verified = false;     // all of it was read back when it was written
 };
 
 // What an agent tells about a volume.
@@ -136,7 +142,9 @@ struct VolumeState {
   std::string state;  // empty, at, filling, committing, torn
   uint64_t size = 0;  // bytes
   bool blank = false;
-  bool grows = false;       // takes a source of any size
+  bool grows = false;  // takes a source of any size
+  // Bytes: the block of the pool that it is in; 0: it is in none.
+  uint64_t allocation_unit = 0;
   std::string replication;  // empty: none yet
   Id128 generation;         // that it is at, or was before the open session
   uint64_t number = 0;

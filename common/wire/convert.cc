@@ -126,6 +126,8 @@ v1::OpenSessionRequest ToProto(const SessionRequest& request) {
   message.set_chunk_count(request.chunk_count);
   message.set_covers_all(request.covers_all);
   message.set_allow_overwrite(request.allow_overwrite);
+  message.set_new_bytes(request.new_bytes);
+  message.set_no_verify(request.no_verify);
   if (request.image.given()) {
     v1::Image& image = *message.mutable_image();
     image.set_virtual_size(request.image.virtual_size);
@@ -160,6 +162,8 @@ absl::StatusOr<SessionRequest> FromProto(
   request.chunk_count = message.chunk_count();
   request.covers_all = message.covers_all();
   request.allow_overwrite = message.allow_overwrite();
+  request.new_bytes = message.new_bytes();
+  request.no_verify = message.no_verify();
   const v1::Image& image = message.image();
   if (image.virtual_size() > kMaxSourceBytes) {
     return Bad("image.virtual_size", "is out of range");
@@ -397,6 +401,7 @@ v1::Volume ToProto(const VolumeState& state) {
   message.set_size(state.size);
   message.set_blank(state.blank);
   message.set_grows(state.grows);
+  message.set_allocation_unit(state.allocation_unit);
   message.set_replication(state.replication);
   message.set_generation(BytesOf(state.generation));
   message.set_number(state.number);
@@ -408,6 +413,7 @@ v1::Volume ToProto(const VolumeState& state) {
     item->set_size(generation.size);
     item->set_unix_seconds(generation.unix_seconds);
     item->set_retained(generation.retained);
+    item->set_verified(generation.verified);
   }
   message.set_problem(state.problem);
   message.set_problem_reason(static_cast<uint32_t>(state.problem_reason));
@@ -424,13 +430,14 @@ absl::StatusOr<VolumeState> FromProto(const v1::Volume& message) {
   SNAPSYNC_RETURN_IF_ERROR(
       ReadId("generation", message.generation(), state.generation));
   state.problem = message.problem();
-  if (message.problem_reason() > 10) {
+  if (message.problem_reason() > kLastReason) {
     return Bad("problem_reason", "is out of range");
   }
   state.problem_reason = static_cast<int>(message.problem_reason());
   state.size = message.size();
   state.blank = message.blank();
   state.grows = message.grows();
+  state.allocation_unit = message.allocation_unit();
   state.number = message.number();
   state.promoted = message.promoted();
   for (const v1::Generation& item : message.generations()) {
@@ -441,6 +448,7 @@ absl::StatusOr<VolumeState> FromProto(const v1::Volume& message) {
     generation.size = item.size();
     generation.unix_seconds = item.unix_seconds();
     generation.retained = item.retained();
+    generation.verified = item.verified();
     state.generations.push_back(generation);
   }
   return state;

@@ -37,7 +37,7 @@ absl::Status FromGrpc(const grpc::Status& status) {
   if (envelope.ParseFromString(status.error_details()) &&
       envelope.details_size() == 1 && envelope.details(0).type_url() == kType &&
       detail.ParseFromString(envelope.details(0).value()) &&
-      detail.reason() >= 1 && detail.reason() <= 10) {
+      detail.reason() >= 1 && detail.reason() <= kLastReason) {
     return Error(static_cast<Reason>(detail.reason()), status.error_message());
   }
   switch (status.error_code()) {

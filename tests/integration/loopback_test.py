@@ -8,8 +8,10 @@ TLS, no device-mapper. What needs a kernel is in tests/system.
 import json
 import os
 import random
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,8 +27,9 @@ BLOCK = 64 << 10
 class Agent:
     """snapsync-agent with a folder of its own, on a port that the kernel chose."""
 
-    def __init__(self, folder, pki, node='nas2', volumes='["*"]', port=0):
+    def __init__(self, folder, pki, node='nas2', volumes='["*"]', port=0, descriptors=4096):
         self.folder, self.port = folder, port
+        self.descriptors = descriptors
         self.config = folder + '/agent.toml'
         self.log_path = folder + '/agent.log'
         with open(self.config, 'w') as f:
@@ -56,8 +59,10 @@ kind = "file"
                 f.write(text.replace('127.0.0.1:0', '127.0.0.1:%d' % self.port))
         begin = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         with open(self.log_path, 'a') as log_file:
-            self.process = subprocess.Popen([AGENT, 'serve', '--config', self.config],
-                                            stderr=log_file)
+            self.process = subprocess.Popen(
+                [AGENT, 'serve', '--config', self.config], stderr=log_file,
+                preexec_fn=lambda: resource.setrlimit(
+                    resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors)))
         for _ in range(600):
             with open(self.log_path) as f:
                 f.seek(begin)
@@ -403,6 +408,53 @@ class LoopbackTest(unittest.TestCase):
 
     def test_nobody_there_is_a_connection_error(self):
         self.assertIn('does snapsync-agent run there', self.sync(4, '--retry-for', '1')['error'])
+
+    def connect(self, address, count):
+        connections = []
+        for _ in range(count):
+            connection = socket.socket()
+            connection.bind((address, 0))
+            connection.connect(('127.0.0.1', self.agent.port))
+            connections.append(connection)
+        return connections
+
+    def wait_for_refusal(self, connections):
+        """How many were closed, once the last one was."""
+        connections[-1].settimeout(30)
+        try:
+            self.assertEqual(connections[-1].recv(1), b'')
+        except ConnectionResetError:
+            pass
+        closed = 0
+        for connection in connections:
+            connection.setblocking(False)
+            try:
+                closed += connection.recv(1) == b''
+            except ConnectionResetError:
+                closed += 1
+            except BlockingIOError:
+                pass
+        return closed
+
+    def test_who_opens_many_connections_keeps_nobody_out(self):
+        # gRPC itself, out of descriptors once, would accept nobody any more.
+        self.agent = Agent(self.folder, self.pki, descriptors=256)
+        silent = self.connect('127.0.0.2', 200)
+        self.assertGreaterEqual(self.wait_for_refusal(silent), 200 - 64)
+        self.sync(0)
+        self.assert_equal_files()
+        # As many as the process can have, from many addresses.
+        for number in range(3, 8):
+            silent += self.connect('127.0.0.%d' % number, 60)
+        self.wait_for_refusal(silent)
+        self.write(self.source, [0])
+        process = self.start('--retry-for', '60')
+        time.sleep(1)
+        for connection in silent:
+            connection.close()
+        self.finish(process, 0)
+        self.assert_equal_files()
+        self.assertIn('a connection was refused', self.agent.log())
 
     def test_the_second_agent_of_a_state_folder_is_refused(self):
         self.agent = Agent(self.folder, self.pki)

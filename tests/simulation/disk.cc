@@ -170,6 +170,10 @@ class DiskWriter final : public BlockWriter {
     return absl::OkStatus();
   }
 
+  absl::Status ReadBack(std::span<const ReadOperation> operations) override {
+    return DiskReader(disk_, machine_).Read(operations);
+  }
+
  private:
   const std::shared_ptr<Disk> disk_;
   Machine* const machine_;

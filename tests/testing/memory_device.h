@@ -109,6 +109,9 @@ class MemoryWriter final : public BlockWriter {
     const std::lock_guard lock(device_->mutex);
     return device_->Note("flush");
   }
+  absl::Status ReadBack(std::span<const ReadOperation> operations) override {
+    return MemoryReader(device_).Read(operations);
+  }
 
  private:
   const std::shared_ptr<MemoryDevice> device_;

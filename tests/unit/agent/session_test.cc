@@ -31,9 +31,9 @@ class SessionTest : public testing::Test {
         Journal::Open(std::make_unique<MemoryReader>(journal_),
                       std::make_unique<MemoryWriter>(journal_), session_id_);
     ASSERT_THAT(journal, IsOk());
-    session_ =
-        std::make_unique<Session>(std::make_unique<MemoryWriter>(stage_),
-                                  *std::move(journal), kSize, chunk_count);
+    session_ = std::make_unique<Session>(std::make_unique<MemoryWriter>(stage_),
+                                         *std::move(journal), kSize,
+                                         chunk_count, verify_);
     journal_->operations.clear();
   }
 
@@ -82,6 +82,7 @@ class SessionTest : public testing::Test {
   std::shared_ptr<MemoryDevice> journal_ =
       std::make_shared<MemoryDevice>(Journal::kBytes);
   std::unique_ptr<Session> session_;
+  bool verify_ = false;
 };
 
 TEST_F(SessionTest, ASegmentOutOfTurnIsRefused) {
@@ -355,6 +356,39 @@ TEST_F(SessionTest, AnotherDigestIsNotComplete) {
   digest[31] ^= std::byte{1};
   EXPECT_THAT(session_->CheckComplete(kChunks, digest),
               FailsWith(Reason::kVerification, "digest"));
+}
+
+TEST_F(SessionTest, WhatReadsBackAsSomethingElseDoesNotCount) {
+  verify_ = true;
+  const std::vector<Piece> pieces = {{512, 1024, PieceKind::kData},
+                                     {4096, 8192, PieceKind::kZero},
+                                     {16384, 512, PieceKind::kData},
+                                     {32768, 512, PieceKind::kGone}};
+  for (const size_t flipped : {512U, 1535U, 4096U, 12287U, 16384U, 33279U}) {
+    Open(1);
+    stage_->before = [&](std::string_view operation) {
+      if (operation == "flush") stage_->bytes[flipped] ^= std::byte{1};
+      return absl::OkStatus();
+    };
+    const auto segment = Start(0);
+    ASSERT_THAT(segment->Add(Make(0, pieces)), IsOk());
+    EXPECT_THAT(segment->Finish(), FailsWith(Reason::kVerification, "offset"));
+    EXPECT_EQ(session_->progress().watermark, 0u);
+    EXPECT_EQ(journal_->Count("write"), 0u);
+  }
+  Open(1);
+  stage_->before = nullptr;
+  const auto segment = Start(0);
+  ASSERT_THAT(segment->Add(Make(0, pieces)), IsOk());
+  ASSERT_THAT(segment->Finish(), IsOk());
+  EXPECT_EQ(session_->progress().watermark, 1u);
+}
+
+TEST_F(SessionTest, ManyChunksReadBack) {
+  verify_ = true;
+  Open();
+  ASSERT_THAT(Send(0, kChunks), IsOk());
+  EXPECT_EQ(session_->progress().watermark, kChunks);
 }
 
 }  // namespace

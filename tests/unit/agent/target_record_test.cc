@@ -36,11 +36,12 @@ TargetRecord FullRecord() {
   session.source_size = uint64_t{1} << 63;
   session.plan_digest = RandomDigest(random);
   session.chunk_count = 12345;
+  session.verified = true;
   session.stage = "stage";
   record.session = session;
   for (size_t i = 0; i < TargetRecord::kGenerationsKept; ++i) {
     record.generations.push_back({random.Id(), i, i * 512, RandomDigest(random),
-                                  -static_cast<int64_t>(i)});
+                                  -static_cast<int64_t>(i), i % 2 == 0});
   }
   return record;
 }

@@ -35,7 +35,7 @@ TEST(Error, AStatusFromElsewhereHasTheNearestReason) {
 }
 
 TEST(Error, APayloadThatIsNoReasonCountsForNothing) {
-  for (const char* payload : {"", "0", "11", "-1", "x"}) {
+  for (const char* payload : {"", "0", "12", "-1", "x"}) {
     absl::Status status = absl::UnavailableError("");
     status.SetPayload("snapsync/reason", absl::Cord(payload));
     EXPECT_EQ(ReasonOf(status), Reason::kConnection) << payload;
@@ -53,10 +53,12 @@ TEST(Error, ASystemCallSaysWhatTheSystemSays) {
 }
 
 TEST(Error, AWriteThatFindsNoSpaceIsForTheOperator) {
-  for (const int number : {ENOSPC, EDQUOT, EFBIG}) {
+  for (const int number : {ENOSPC, EDQUOT}) {
     EXPECT_THAT(WriteError(number, "file"),
-                FailsWith(Reason::kTargetUnsuitable, "file"));
+                FailsWith(Reason::kNoSpace, "file"));
   }
+  EXPECT_THAT(WriteError(EFBIG, "file"),
+              FailsWith(Reason::kTargetUnsuitable, "file"));
   EXPECT_THAT(WriteError(EIO, "file"), FailsWith(Reason::kIo, "file"));
 }
 

@@ -109,5 +109,16 @@ TEST(ExtentList, OffsetsNearTheEndOfTheNumbersDoNotOverflow) {
   EXPECT_EQ(Union(all, list), all);
 }
 
+TEST(ExtentListTest, BlocksThatAreTouchedCountOnceEach) {
+  ExtentList list;
+  EXPECT_EQ(list.BytesInBlocks(8), 0u);
+  list.Append({7, 2});    // blocks 0 and 1
+  list.Append({10, 1});   // block 1 again
+  list.Append({16, 8});   // block 2, and no more
+  list.Append({39, 10});  // blocks 4, 5, 6
+  EXPECT_EQ(list.BytesInBlocks(8), 6u * 8);
+  EXPECT_EQ(list.BytesInBlocks(64), 64u);
+}
+
 }  // namespace
 }  // namespace snapsync

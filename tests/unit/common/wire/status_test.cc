@@ -12,7 +12,7 @@ namespace {
 
 TEST(WireStatusTest, EveryReasonArrivesWithItsText) {
   EXPECT_TRUE(wire::FromGrpc(wire::ToGrpc(absl::OkStatus())).ok());
-  for (int number = 1; number <= 10; ++number) {
+  for (int number = 1; number <= kLastReason; ++number) {
     const auto reason = static_cast<Reason>(number);
     const absl::Status arrived =
         wire::FromGrpc(wire::ToGrpc(Error(reason, "what happened")));
