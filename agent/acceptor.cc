@@ -56,6 +56,29 @@ void Set(int fd, int level, int option, int value) {
   ::setsockopt(fd, level, option, &value, sizeof value);
 }
 
+// In the network's byte order.
+in_port_t& PortOf(sockaddr& address) {
+  return address.sa_family == AF_INET6
+             ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
+             : reinterpret_cast<sockaddr_in&>(address).sin_port;
+}
+
+absl::StatusOr<UniqueFd> ListenOn(const addrinfo& address) {
+  UniqueFd fd(::socket(address.ai_family,
+                       SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.valid()) return PosixError(errno, "no socket");
+  Set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  // Connections inherit these.
+  Set(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1);
+  Set(fd.get(), IPPROTO_TCP, TCP_USER_TIMEOUT,
+      kKeepaliveTimeMs + kKeepaliveTimeoutMs);
+  if (::bind(fd.get(), address.ai_addr, address.ai_addrlen) != 0 ||
+      ::listen(fd.get(), kBacklog) != 0) {
+    return PosixError(errno, "bind");
+  }
+  return fd;
+}
+
 // As many descriptors as this process may have.
 int RaiseDescriptorLimit() {
   rlimit limit{};
@@ -106,29 +129,26 @@ absl::Status Acceptor::Add(const std::string& address) {
   }
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> list(
       found, &::freeaddrinfo);
-  UniqueFd fd(::socket(found->ai_family,
-                       SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd.valid()) return PosixError(errno, "can't listen on " + address);
-  Set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-  // Connections inherit these.
-  Set(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1);
-  Set(fd.get(), IPPROTO_TCP, TCP_USER_TIMEOUT,
-      kKeepaliveTimeMs + kKeepaliveTimeoutMs);
-  if (::bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0 ||
-      ::listen(fd.get(), kBacklog) != 0) {
-    return CannotListen(address,
-                        std::string(MessageOf(PosixError(errno, "bind"))));
+  // A name may have several, of either family; this host not all of them.
+  in_port_t chosen = 0;
+  absl::Status failed;
+  for (addrinfo* item = found; item != nullptr; item = item->ai_next) {
+    if (chosen != 0) PortOf(*item->ai_addr) = chosen;
+    absl::StatusOr<UniqueFd> listener = ListenOn(*item);
+    if (!listener.ok()) {
+      failed = listener.status();
+      continue;
+    }
+    sockaddr_storage bound{};
+    socklen_t length = sizeof bound;
+    auto* const name = reinterpret_cast<sockaddr*>(&bound);
+    ::getsockname(listener->get(), name, &length);
+    chosen = PortOf(*name);
+    listeners_.push_back(*std::move(listener));
   }
-  sockaddr_storage bound{};
-  socklen_t length = sizeof bound;
-  ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&bound), &length);
-  const in_port_t number =
-      bound.ss_family == AF_INET6
-          ? reinterpret_cast<const sockaddr_in6&>(bound).sin6_port
-          : reinterpret_cast<const sockaddr_in&>(bound).sin_port;
+  if (chosen == 0) return CannotListen(address, std::string(MessageOf(failed)));
   addresses_.push_back(address.substr(0, colon) + ":" +
-                       std::to_string(ntohs(number)));
-  listeners_.push_back(std::move(fd));
+                       std::to_string(ntohs(chosen)));
   return absl::OkStatus();
 }
 
