@@ -222,9 +222,11 @@ class History:
     def follow_advice(self, src, result, size):
         """What the operator does who is told what is wrong, one after the other."""
         arguments = []
-        for _ in range(2):
+        for _ in range(3):
             if result.code == lab.TARGET_UNSUITABLE:
                 lab.grow(self.target, size)
+            elif result.code == lab.NO_SPACE:
+                lab.enlarge_pool('nas2', self.pool)
             elif result.code == lab.BASE_MISMATCH:
                 arguments = ['--yes']
             result = self.send(src, *arguments)
@@ -251,6 +253,8 @@ class History:
         too_small = lab.device_size(self.target) < source_size
         if result.code == lab.TARGET_UNSUITABLE and too_small:
             self.counts['refused: target too small'] += 1
+        elif result.code == lab.NO_SPACE:
+            self.counts['refused: no room'] += 1
         elif result.code == lab.BASE_MISMATCH and guard:
             self.counts['refused: ' + guard.group(0)] += 1
         elif result.code == lab.BASE_MISMATCH and self.target_touched:

@@ -138,6 +138,10 @@ def make_pool(group, pool, size, *arguments):
         '%s/%s' % (group, pool), '--errorwhenfull', 'y', *arguments)
 
 
+def enlarge_pool(group, pool):
+    run('lvextend', '-qq', '-L', '+64m', '%s/%s' % (group, pool))
+
+
 def make_thin(group, pool, name, size):
     run('lvcreate', '-qq', '-V', '%db' % size, '-T', '%s/%s' % (group, pool),
         '-n', name)

@@ -82,7 +82,10 @@ class Case:
         self.expect('%s, its neighbour can write' % what, process.returncode == 0)
 
     def enlarge(self, *arguments):
-        run('lvextend', '-qq', *(arguments or ('-L', '+64m')), 'nas2/' + self.pool)
+        if arguments:
+            run('lvextend', '-qq', *arguments, 'nas2/' + self.pool)
+        else:
+            lab.enlarge_pool('nas2', self.pool)
 
     def goes_on(self, resumed, *arguments, src=SRC, moved=True):
         result = self.sync(*arguments, src=src).wait()
