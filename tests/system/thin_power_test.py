@@ -7,7 +7,7 @@ it. Disks as a cut could have left them are then booted: the replica is a whole
 generation, old or new; what was committed is there; the agent starts by itself, says the
 generation that the volume holds, and the next sync ends equal.
 
-  SNAPSYNC_STATES=N  how many (16; 2000 with SNAPSYNC_LONG)
+  SNAPSYNC_STATES=N  how many (10; 2000 with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S
 """
 import collections
@@ -24,7 +24,7 @@ import power
 from lab import BLOCK, MIB, expect, run
 
 STATES = int(os.environ.get('SNAPSYNC_STATES') or
-             (2000 if os.environ.get('SNAPSYNC_LONG') else 16))
+             (2000 if os.environ.get('SNAPSYNC_LONG') else 10))
 SYNCS = 4
 SIZE = 8 * MIB
 STATE_SECTORS = 64 * MIB // 512
