@@ -79,14 +79,18 @@ absl::StatusOr<UniqueFd> ListenOn(const addrinfo& address) {
   return fd;
 }
 
-// As many descriptors as this process may have.
+// As many descriptors as are of use, if this process may have them. No more:
+// programs that it runs inherit the limit, and some count up to it.
 int RaiseDescriptorLimit() {
+  constexpr rlim_t kWanted = Acceptor::kOpen + Acceptor::kOwnDescriptors;
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  return static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 20));
+  if (limit.rlim_cur < kWanted) {
+    limit.rlim_cur = std::min(limit.rlim_max, kWanted);
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+  }
+  return static_cast<int>(std::min<rlim_t>(limit.rlim_cur, kWanted));
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ enum class Reason {
   kBaseMismatch = 6,      // no common base, or a delta that can't be trusted
   kBusy = 7,              // held by somebody else: try again
   kVerification = 8,      // what arrived or was read back is not what was sent
-  kTargetUnsuitable = 9,  // size, kind, space
+  kTargetUnsuitable = 9,  // size, kind, another device
   kIo = 10,               // a device or file failed, or damaged metadata
   kNoSpace = 11,          // no room at the target: make some, and go on
 };
