@@ -25,7 +25,8 @@ std::string HostName() {
 }
 
 // Trying again with the same snapshot can't help; where there is no room, a
-// newer one may need less. `began`: a part of it was sent, and is not lost.
+// newer one may need less. `began`: a part of it was sent, by this run or an
+// earlier one, and is not lost.
 bool IsFinal(const absl::Status& status, bool began) {
   const Reason reason = ReasonOf(status);
   if (reason == Reason::kNoSpace) return !began;
@@ -260,6 +261,7 @@ class Sync {
           planned.plan.changed().BytesInBlocks(allocation_unit_);
     }
     request.image = options_.image;
+    began_ |= continues;
     PumpOptions pump = options_.pump;
     pump.progress = [this](const PumpProgress& progress) {
       began_ = true;
