@@ -124,14 +124,14 @@ TEST_F(ThinTargetTest, AMountedVolumeIsBusyAndStaysAsItIs) {
   Shell("umount /run/mounted && fsck.ext4 -fn " + path());
 }
 
-TEST_F(ThinTargetTest, AFullPoolIsUnsuitable) {
+TEST_F(ThinTargetTest, AFullPoolHasNoRoom) {
   Shell("lvcreate -y -qq --errorwhenfull y -L 4m --poolmetadatasize 2m -T " +
         Volume("small"));
   Shell("lvcreate -y -qq -V 8m -T " + Volume("small") + " -n wide");
   Shell("! dd if=/dev/zero of=/dev/" + Volume("wide") + " bs=64k oflag=direct");
   const auto target =
       MakeThinTarget("/dev/" + Volume("wide"), ::testing::TempDir());
-  ExpectReason(target->Inspect().status(), Reason::kTargetUnsuitable, "full");
+  ExpectReason(target->Inspect().status(), Reason::kNoSpace, "full");
   Shell("lvremove -y -qq -f " + Volume("small"));
 }
 
