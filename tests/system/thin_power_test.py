@@ -5,8 +5,8 @@
 LVM, dm-thin and ext4 write to its only disk, with the agent's state and the thin pool on
 it. Disks as a cut could have left them are then booted: the replica is a whole
 generation, old or new; what was committed is there; the agent starts by itself, says the
-generation that the volume holds, and the next sync ends equal. States in which LVM itself
-does not bring the volume group up again are counted apart.
+generation that the volume holds, and the next sync ends equal. Where LVM asks for a repair
+of the pool, that is done as docs/operating.md says, and all of this holds then.
 
   SNAPSYNC_STATES=N  how many (10; 2000 with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S
@@ -88,15 +88,27 @@ def record(share):
 
 # --- In guests: what a power cut could have left ---------------------------------
 
+def bring_up():
+    """Activates what there is; '' or, by the runbook of docs/operating.md, 'repaired'.
+
+    A snapshot whose making was cut may not come up: the agent removes it. And Linux'
+    dm-thin has a window in its metadata snapshots that leaves reference counts behind.
+    """
+    said = run('vgchange', '-qq', '-ay', 'nas2', check=False)
+    if os.path.exists(TARGET):
+        return ''
+    if 'Manual repair required' not in said:
+        raise RuntimeError(said)
+    print(said.strip())
+    run('vgchange', '-qq', '-an', 'nas2')
+    run('lvconvert', '-qq', '-y', '--repair', 'nas2/pool')
+    run('vgchange', '-qq', '-ay', 'nas2', check=False)
+    return 'repaired'
+
+
 def judge(number, ended, wanted):
-    """'old' or 'new'; 'LVM' where that does not bring the pool up; raises for anything
-    else."""
-    try:
-        run('vgchange', '-qq', '-ay', 'nas2')
-    except RuntimeError as error:
-        # Before anything of ours runs: LVM and dm-thin have crash windows of their own.
-        print('sync %d: %s' % (number, error))
-        return 'LVM'
+    """'old' or 'new', and whether LVM had to repair; raises for anything else."""
+    repaired = bring_up()
     found = [d.hex() for d in lab.contents(TARGET)]
     # LVM itself may not have finished the merge yet: that is the agent's to do.
     agent = start_agent(AGENT + '/state')
@@ -114,7 +126,7 @@ def judge(number, ended, wanted):
             raise RuntimeError('the next sync: %s\n%s' % (result, agent.log()[-2000:]))
         if lab.contents(TARGET) != lab.contents(SRC):
             raise RuntimeError('after the next sync the replica is not equal')
-        return 'new' if recovered == new else 'old'
+        return ('new ' if recovered == new else 'old ') + repaired
     finally:
         agent.stop()
 
@@ -193,11 +205,11 @@ def main():
         for process in processes:
             for line in process.communicate()[0].splitlines():
                 if line.startswith('FOUND '):
-                    counts[line.split()[1]] += 1
+                    counts.update(line.split()[1:])
                 else:
                     print(line)
         expect('nothing wrong in %d states' % STATES, not counts['wrong'] and
-               sum(counts.values()) == STATES, dict(counts))
+               counts['old'] + counts['new'] == STATES, dict(counts))
         expect('both sides of the commit were met', counts['old'] and counts['new'], counts)
         print('%d flushes apart in %d syncs: %s' % (len(spans), SYNCS, dict(counts)))
     finally:
