@@ -2,7 +2,8 @@
 """Two NAS boxes in one guest: volume groups, an agent, and syncs.
 
 For the system tests, inside a uml-run guest with two disks and
---scratch /var/lib/snapsync-lab:SIZE. Sizes are in bytes.
+--scratch /var/lib/snapsync-lab:SIZE; or on the host, with files as volumes and
+SNAPSYNC_LAB set to a folder before this is imported. Sizes are in bytes.
 """
 import hashlib
 import json
@@ -17,7 +18,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 PROGRAMS = os.environ.get('SNAPSYNC_PROGRAMS', ROOT + '/build/release/bin')
-LAB = '/var/lib/snapsync-lab'
+LAB = os.environ.get('SNAPSYNC_LAB', '/var/lib/snapsync-lab')
 PKI = LAB + '/pki'
 KIB = 1 << 10
 MIB = 1 << 20
@@ -43,6 +44,11 @@ def expect(what, condition, detail=''):
         print('FAILED  %s%s' % (what, ': %s' % detail if detail != '' else ''))
     sys.stdout.flush()
     return bool(condition)
+
+
+def report(scenario, runs, violations):
+    """One line of the fault report that tests/run makes (docs/reliability.md)."""
+    print('report: %s | %d | %d' % (scenario, runs, violations), flush=True)
 
 
 def finish():
