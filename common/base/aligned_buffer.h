@@ -6,6 +6,7 @@
 #define SNAPSYNC_COMMON_BASE_ALIGNED_BUFFER_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -26,6 +27,11 @@ class AlignedBuffer {
         static_cast<std::byte*>(std::aligned_alloc(kAlignment, whole)));
     if (!bytes_ && whole != 0) throw std::bad_alloc();
     if (whole != 0) std::memset(bytes_.get(), 0, whole);
+  }
+
+  // Whether `bytes`, part of a buffer, begin at a page.
+  static bool IsAligned(std::span<const std::byte> bytes) {
+    return reinterpret_cast<uintptr_t>(bytes.data()) % kAlignment == 0;
   }
 
   std::byte* data() { return bytes_.get(); }

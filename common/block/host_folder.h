@@ -8,8 +8,7 @@
 // after the folder's Flush(). After a failed Flush() nothing may be concluded,
 // and trying again proves nothing: the caller gives the file up.
 //
-// Errors name the file and the offset; kTargetUnsuitable when there is no
-// space.
+// Errors name the file and the offset; kNoSpace when there is no space.
 #ifndef SNAPSYNC_COMMON_BLOCK_HOST_FOLDER_H_
 #define SNAPSYNC_COMMON_BLOCK_HOST_FOLDER_H_
 

@@ -149,6 +149,14 @@ absl::StatusOr<bool> ClusterStore::MayHoldData(uint64_t cluster) {
          (entry == kUnallocatedEntry && options_.backing != nullptr);
 }
 
+absl::StatusOr<std::optional<uint64_t>> ClusterStore::HostOffset(
+    uint64_t cluster) {
+  SNAPSYNC_RETURN_IF_ERROR(Settle(cluster, 1));
+  SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t entry, map_.Get(cluster));
+  if (!HasData(entry) || IsCompressed(entry)) return std::nullopt;
+  return entry & kEntryOffsetMask;
+}
+
 absl::Status ClusterStore::Read(uint64_t cluster, std::span<std::byte> data) {
   SNAPSYNC_RETURN_IF_ERROR(Settle(cluster, 1));
   SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t entry, map_.Get(cluster));

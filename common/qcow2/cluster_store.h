@@ -59,6 +59,8 @@ class ClusterStore {
   absl::Status Clear(uint64_t first, uint64_t count);
   // Whether it may be anything but zeroes.
   absl::StatusOr<bool> MayHoldData(uint64_t cluster);
+  // Where in the file it lies as it is; nullopt: nowhere, or compressed.
+  absl::StatusOr<std::optional<uint64_t>> HostOffset(uint64_t cluster);
   // Fills `data`, AlignedBuffer memory, with what the cluster holds by now.
   absl::Status Read(uint64_t cluster, std::span<std::byte> data);
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "common/base/aligned_buffer.h"
@@ -11,6 +12,22 @@
 #include "common/block/zeroes.h"
 
 namespace snapsync::qcow2 {
+namespace {
+
+// Joined to the last one where it goes on, in the file and in memory.
+void AppendRead(std::vector<ReadOperation>& reads, const ReadOperation& read) {
+  if (!reads.empty()) {
+    ReadOperation& last = reads.back();
+    if (last.offset + last.data.size() == read.offset &&
+        last.data.data() + last.data.size() == read.data.data()) {
+      last.data = {last.data.data(), last.data.size() + read.data.size()};
+      return;
+    }
+  }
+  reads.push_back(read);
+}
+
+}  // namespace
 
 ImageWriter::ImageWriter(const StoreOptions& options, uint64_t size, Base base,
                          std::unique_ptr<GrowingFile> file,
@@ -209,27 +226,45 @@ absl::Status ImageWriter::FlushLocked() {
 }
 
 absl::Status ImageWriter::ReadBack(std::span<const ReadOperation> operations) {
-  MutexLock lock(&mutex_);
-  SNAPSYNC_RETURN_IF_ERROR(status_);
-  for (const ReadOperation& operation : operations) {
-    if (absl::Status s = ReadOne(operation); !s.ok()) return Fail(s);
+  // No flush: host clusters stay what they are. Writes go on.
+  MutexLock flush_lock(&flushing_);
+  std::vector<ReadOperation> plain;
+  {
+    MutexLock lock(&mutex_);
+    SNAPSYNC_RETURN_IF_ERROR(status_);
+    for (const ReadOperation& operation : operations) {
+      if (absl::Status s = ReadOne(operation, plain); !s.ok()) return Fail(s);
+    }
   }
-  return absl::OkStatus();
+  const absl::Status status = file_->Read(plain);
+  if (status.ok()) return status;
+  MutexLock lock(&mutex_);
+  return Fail(status);
 }
 
-absl::Status ImageWriter::ReadOne(const ReadOperation& operation) {
+absl::Status ImageWriter::ReadOne(const ReadOperation& operation,
+                                  std::vector<ReadOperation>& plain) {
   SNAPSYNC_RETURN_IF_ERROR(CheckRange(operation.offset, operation.data.size()));
   const uint64_t cluster_bytes = geometry_.cluster_bytes();
-  AlignedBuffer whole(cluster_bytes);
+  AlignedBuffer whole;
   uint64_t offset = operation.offset;
   std::span<std::byte> data = operation.data;
   while (!data.empty()) {
+    const uint64_t cluster = offset >> geometry_.cluster_bits;
     const uint64_t inside = offset & (cluster_bytes - 1);
     const uint64_t length =
         std::min<uint64_t>(cluster_bytes - inside, data.size());
-    SNAPSYNC_RETURN_IF_ERROR(
-        store_->Read(offset >> geometry_.cluster_bits, whole.span()));
-    std::memcpy(data.data(), whole.data() + inside, length);
+    std::optional<uint64_t> host;
+    if (length == cluster_bytes && AlignedBuffer::IsAligned(data)) {
+      SNAPSYNC_ASSIGN_OR_RETURN(host, store_->HostOffset(cluster));
+    }
+    if (host) {
+      AppendRead(plain, {*host, data.first(length)});
+    } else {
+      if (whole.size() == 0) whole = AlignedBuffer(cluster_bytes);
+      SNAPSYNC_RETURN_IF_ERROR(store_->Read(cluster, whole.span()));
+      std::memcpy(data.data(), whole.data() + inside, length);
+    }
     offset += length;
     data = data.subspan(length);
   }

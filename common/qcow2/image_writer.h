@@ -79,7 +79,9 @@ class ImageWriter final : public BlockWriter {
   // What the base has behind the end of a smaller disk must not come back when
   // it grows again.
   absl::Status CutOff() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status ReadOne(const ReadOperation& operation)
+  // What lies in the file as it is goes to `plain`, to be read at once.
+  absl::Status ReadOne(const ReadOperation& operation,
+                       std::vector<ReadOperation>& plain)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WriteOne(const WriteOperation& operation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

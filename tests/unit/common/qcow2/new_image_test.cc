@@ -98,6 +98,30 @@ TEST_P(NewImageTest, WhatWasNotFlushedIsNotThereAfterACrash) {
   EXPECT_TRUE(HasContents(stage.path(), promised));
 }
 
+// Several pieces at once, of whole clusters and of parts of them.
+TEST_P(NewImageTest, WhatWasFlushedIsReadBack) {
+  ImageStage stage = Make((7 << 20) + 512);
+  Random random(GetParam().cluster_bits + 200);
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < 10; ++j) stage.DoSomething(random);
+    stage.Flush();
+    const std::vector<std::byte>& expected = stage.expected();
+    AlignedBuffer buffer(expected.size());
+    std::vector<ReadOperation> reads;
+    for (uint64_t at = 0; at < expected.size();) {
+      const uint64_t most = expected.size() - at;
+      const uint64_t length =
+          std::min(random.Percent(50) ? 512 * random.Between(1, 300)
+                                      : ((at >> 20) + 1) * (1 << 20) - at,
+                   most);
+      reads.push_back({at, buffer.span().subspan(at, length)});
+      at += length;
+    }
+    ASSERT_THAT(stage.writer().ReadBack(reads), IsOk());
+    EXPECT_TRUE(std::ranges::equal(buffer.span(), expected));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, NewImageTest, ::testing::ValuesIn(AllShapes()),
                          [](const auto& test) { return test.param.name; });
 
