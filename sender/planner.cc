@@ -60,7 +60,7 @@ bool TargetIsAtPending(const PendingState& pending, const VolumeState& target) {
 absl::StatusOr<PlannedSync> Planner::Plan(const ReplicationState& state,
                                           const VolumeState& target) {
   const std::string volume = "volume " + target.name;
-  if (state.pending && source_.has_metadata() &&
+  if (state.pending && source_.keeps_contents() &&
       TargetIsAtPending(*state.pending, target) &&
       Allowed(state.pending->method.c_str())) {
     absl::StatusOr<PlannedSync> again = PlanAgain(state);

@@ -13,6 +13,7 @@
 #include "common/base/units.h"
 #include "common/block/file_device.h"
 #include "common/block/file_holes.h"
+#include "common/block/file_version.h"
 #include "common/qcow2/confined_image.h"
 #include "common/thin/metadata_snapshot.h"
 #include "common/thin/pool_control.h"
@@ -146,10 +147,11 @@ absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
     SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<qcow2::Image> image,
                               OpenImage(options.path, *options.image));
     snapshot->image_ = image.get();
+    snapshot->SetFileIdentity(image->FileVersions());
     snapshot->reader_ = std::move(image);
-    snapshot->identity_ = options.path;
     return snapshot;
   }
+  const std::string version = FileVersion(snapshot->path_);
   SNAPSYNC_ASSIGN_OR_RETURN(
       snapshot->reader_, OpenFileReader(snapshot->path_, {.from_cache = true}));
   if (options.size && *options.size < snapshot->reader_->size()) {
@@ -157,8 +159,13 @@ absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
         std::move(snapshot->reader_), *options.size);
   }
   SNAPSYNC_RETURN_IF_ERROR(snapshot->FindMetadata(options));
-  if (snapshot->identity_.empty()) snapshot->identity_ = snapshot->path_;
+  if (snapshot->identity_.empty()) snapshot->SetFileIdentity(version);
   return snapshot;
+}
+
+void SourceSnapshot::SetFileIdentity(const std::string& version) {
+  has_version_ = !version.empty();
+  identity_ = has_version_ ? path_ + " " + version : path_;
 }
 
 SourceSnapshot::~SourceSnapshot() {

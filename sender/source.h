@@ -77,13 +77,17 @@ class SourceSnapshot {
 
   BlockReader& reader() { return *reader_; }
   const std::string& path() const { return path_; }
-  // Which snapshot this is, whatever its name: never the same for two.
+  // Which snapshot this is, whatever its name: never the same for two. Of a
+  // file or an image also which version of it, as far as that is known.
   const std::string& identity() const { return identity_; }
   // What may hold data, where thin metadata don't tell: what an image says, or
   // a file's holes leave; else all of it.
   absl::StatusOr<ExtentList> DataExtents();
   // Nobody keeps the contents as they are: neither a snapshot nor an image.
   bool is_thick() const { return image_ == nullptr && !has_metadata(); }
+  // The same identity() means the same contents: what an interrupted sync sent
+  // still holds. Not so for a thick device.
+  bool keeps_contents() const { return has_metadata() || has_version_; }
   // Reads all of `extents`, to see that it can be read.
   absl::Status ReadThrough(const ExtentList& extents,
                            const std::function<bool()>& interrupted) const;
@@ -125,11 +129,13 @@ class SourceSnapshot {
 
  private:
   SourceSnapshot() = default;
+  void SetFileIdentity(const std::string& version);
   absl::Status FindMetadata(const SourceOptions& options);
   DeltaRequest RequestFrom(const std::optional<BaseRecord>& base) const;
 
   std::string path_;
   std::string identity_;
+  bool has_version_ = false;
   std::string state_directory_;
   std::optional<LogicalVolume> volume_;
   std::optional<VolumeGroup> group_;

@@ -132,10 +132,10 @@ class Sync {
     SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<SourceSnapshot> source,
                               SourceSnapshot::Open(options_.source, snapshot_));
     // An interrupted sync is gone on with if this is the snapshot that it had.
-    // A thick source may have changed meanwhile: its syncs begin anew.
+    // A thick device may have changed meanwhile: its syncs begin anew.
     const bool continues = state_.pending &&
                            state_.pending->identity == source->identity() &&
-                           source->has_metadata();
+                           source->keeps_contents();
     ReplicationState known = state_;
     if (!continues) known.pending.reset();
     Planner planner(*source, agent_, store_, OptionsOfPlanner(*source));

@@ -86,6 +86,7 @@ class ConfinedImage final : public Image {
   const std::string& name() const override { return name_; }
   uint64_t size() const override { return size_; }
   const ImageFacts& facts() const override { return facts_; }
+  std::string FileVersions() const override { return files_->Versions(); }
 
   absl::Status Read(std::span<const ReadOperation> operations) override {
     for (const ReadOperation& operation : operations) {

@@ -33,6 +33,7 @@ class OpenedImage final : public LocalImage {
   uint64_t size() const override { return chain_->size(); }
   const Header& header() const override { return chain_->header(); }
   const ImageFacts& facts() const override { return facts_; }
+  std::string FileVersions() const override { return files_->Versions(); }
 
   absl::Status Read(std::span<const ReadOperation> operations) override {
     std::unique_ptr<DecoderScratch> scratch = TakeScratch();

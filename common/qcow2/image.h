@@ -47,6 +47,8 @@ struct ImageFacts {
 class Image : public BlockReader {
  public:
   virtual const ImageFacts& facts() const = 0;
+  // Of all its files, as FileVersion() has it; empty if one of them has none.
+  virtual std::string FileVersions() const = 0;
   // What may hold data; all else reads as zeroes, and so may some of it.
   virtual absl::StatusOr<ExtentList> DataExtents() = 0;
 };

@@ -12,6 +12,7 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/block/file_version.h"
 #include "common/qcow2/header.h"
 
 namespace snapsync::qcow2 {
@@ -148,6 +149,16 @@ absl::StatusOr<NumberedFile> ImageFiles::Add(UniqueFd place,
   folders_.push_back(std::move(folder));
   return NumberedFile{std::move(file),
                       static_cast<uint32_t>(files_.size() - 1)};
+}
+
+std::string ImageFiles::Versions() const {
+  std::string all;
+  for (const std::shared_ptr<const HostFile>& file : files_) {
+    const std::string one = FileVersion(file->fd());
+    if (one.empty()) return "";
+    all += (all.empty() ? "" : " ") + one;
+  }
+  return all;
 }
 
 }  // namespace snapsync::qcow2

@@ -55,6 +55,9 @@ class ImageFiles final : public FileSource {
     return files_;
   }
 
+  // See Image::FileVersions().
+  std::string Versions() const;
+
  private:
   absl::StatusOr<NumberedFile> Add(UniqueFd path_fd, const std::string& name,
                                    std::string folder);

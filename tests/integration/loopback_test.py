@@ -337,6 +337,46 @@ class LoopbackTest(unittest.TestCase):
         self.assertEqual(self.sync(0, '--dry-run')['result'], 'dry-run')
         self.assertFalse(os.path.exists(self.target))
 
+    def interrupt(self, *command):
+        """Runs it until a part is durable, and kills it."""
+        process = subprocess.Popen([*command, '--speed-limit', '1M'],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(5)
+        self.assertIsNone(process.poll())
+        process.kill()
+        process.wait()
+
+    def resume(self, *command):
+        """How much of it was there already."""
+        done = subprocess.run([*command, '--json'], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)['resumed_from_bytes']
+
+    def test_a_killed_sync_of_a_file_goes_on_as_long_as_the_file_is_the_same(self):
+        target, image = self.target, self.folder + '/image.qcow2'
+        state = ('--state-directory', self.folder + '/send-state')
+        sync = (SEND, 'sync', '--src', self.source, '--dst', target, '--uuid', 'u', *state)
+        export = (SEND, 'export', '--src', self.source, '--qcow', image, *state)
+        load = (SEND, 'import', '--src', image, '--dst', self.folder + '/loaded.raw', *state)
+        for command in (sync, export, load):
+            time.sleep(2)  # what was written just now may be written again unseen
+            self.interrupt(*command)
+            self.assertGreater(self.resume(*command), 2 * MIB, command)
+        self.assert_equal_files()
+        self.target = self.folder + '/loaded.raw'
+        self.assert_equal_files()
+        self.target = target
+        # A comparison goes on, too; and not when the file was written to meanwhile.
+        for changes in (False, True):
+            with open(self.source, 'r+b') as f:
+                f.write(self.random.randbytes(8 * MIB))
+            time.sleep(2)
+            self.interrupt(*sync)
+            if changes:
+                self.write(self.source, [MIB])
+            self.assertEqual(self.resume(*sync) > 2 * MIB, not changes)
+            self.assert_equal_files()
+
     def test_a_killed_agent_comes_back_and_the_sync_goes_on(self):
         self.agent = Agent(self.folder, self.pki)
         process = self.start('--speed-limit', '3M', '--timeout', '60')
