@@ -127,6 +127,7 @@ def main():
         target = '/dev/nas2/replica' if kind == 'thin' else block_disk.path
         play(number, kind, fault, disk, target)
     agent.stop()
+    lab.report('disks that lie, fail, vanish or are slow', CASES, lab.failures)
     lab.finish()
 
 

@@ -403,6 +403,7 @@ def share_out(script, normal, long):
     if count >= 20 and refused == 0:
         print('no history met a guard')
         failed = True
+    lab.report('random histories, ' + os.path.basename(script), count, counts['wrong'])
     print('%s: %d histories, %d syncs accepted, %d refused, wrong: %d' % (
         os.path.basename(script), counts['histories'], sum(n for k, n in counts.items() if k.startswith('accepted')),
         refused, counts['wrong']))

@@ -47,7 +47,7 @@ def expect(what, condition, detail=''):
 
 
 def report(scenario, runs, violations):
-    """One line of the fault report that tests/run makes (docs/reliability.md)."""
+    """A line of the fault report, which tests/run puts together from all tests."""
     print('report: %s | %d | %d' % (scenario, runs, violations), flush=True)
 
 
@@ -182,8 +182,9 @@ class Agent:
     """snapsync-agent with a configuration; one volume is (name, path, kind)."""
 
     def __init__(self, agent_volumes, name='nas2', port=7780, clients=None,
-                 directory=None, pki=PKI, host='127.0.0.1'):
+                 directory=None, pki=PKI, host='127.0.0.1', timeout=60):
         self.host = host
+        self.timeout = timeout
         self.name = name
         self.port = port
         self.volumes = agent_volumes
@@ -197,7 +198,7 @@ class Agent:
     def write_configuration(self):
         lines = ['[agent]', 'name = "%s"' % self.name,
                  'listen = ["%s:%d"]' % (self.host, self.port),
-                 'state-directory = "%s"' % self.directory, 'timeout = 60',
+                 'state-directory = "%s"' % self.directory, 'timeout = %d' % self.timeout,
                  '[tls]', 'ca = "%s/ca.crt"' % self.pki,
                  'cert = "%s/%s.crt"' % (self.pki, self.name),
                  'key = "%s/%s.key"' % (self.pki, self.name)]

@@ -219,6 +219,7 @@ def main():
         case.play()
         case.tear_down()
     agent.stop()
+    lab.report('pools that run out of room', CASES, lab.failures)
     lab.finish()
 
 

@@ -88,6 +88,7 @@ def fresh(it):
     it.run(it.command())
     expect('new image: the same command ends it', judge(it.raw, it.image) == (True, True))
     print('new image:', counts)
+    lab.report('SIGKILL at any moment of an export, new image', KILLS, counts['wrong'])
 
 
 def update(it):
@@ -108,6 +109,7 @@ def update(it):
     expect('update: nothing valid is wrong', counts['wrong'] == 0 and
            counts['killed'] > KILLS // 4, counts)
     print('update:', counts)
+    lab.report('SIGKILL at any moment of an export, update', KILLS, counts['wrong'])
 
 
 def convert(it):

@@ -126,6 +126,7 @@ def judge_all(folder, rng):
         expect('%s: nothing wrong in %d states' % (kind, STATES), not count['wrong'] and
                sum(count.values()) == STATES, dict(count))
         print('%s: %d flushes apart, %s' % (kind, len(kinds[kind]), dict(count)))
+        lab.report('power cuts during exports, ' + kind, STATES, count['wrong'])
     expect('both sides of each commit were met', all(
         counts['new image'][what] for what in ('absent', 'new')) and all(
             counts['update'][what] for what in ('old', 'new')), counts)

@@ -212,6 +212,8 @@ def main():
                counts['old'] + counts['new'] == STATES, dict(counts))
         expect('both sides of the commit were met', counts['old'] and counts['new'], counts)
         print('%d flushes apart in %d syncs: %s' % (len(spans), SYNCS, dict(counts)))
+        lab.report('power cuts of a NAS with its pool, during syncs', STATES,
+                   STATES - counts['old'] - counts['new'])
     finally:
         shutil.rmtree(folder)
     lab.finish()
