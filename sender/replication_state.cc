@@ -105,6 +105,11 @@ ReplicationState StateOf(const Json& json) {
                                  SnapshotOf(pending.at("snapshot")),
                                  pending.at("identity").get<std::string>()};
   }
+  if (json.contains("unneeded")) {
+    for (const Json& snapshot : json["unneeded"]) {
+      state.unneeded.push_back(SnapshotOf(snapshot));
+    }
+  }
   return state;
 }
 
@@ -161,6 +166,9 @@ absl::Status ReplicationStore::Save(const ReplicationState& state) const {
                        {"kept_plan", state.pending->kept_plan},
                        {"snapshot", ToJson(state.pending->snapshot)},
                        {"identity", state.pending->identity}};
+  }
+  for (const SnapshotName& snapshot : state.unneeded) {
+    json["unneeded"].push_back(ToJson(snapshot));
   }
   return WriteFileAtomically(
       path_,

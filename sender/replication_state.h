@@ -6,13 +6,15 @@
 //
 // Invariants: `pending` is durable before the snapshot it names is made and
 // before a session is opened with its generation, so that a run after a crash
-// finds both; `base` is replaced only after the agent's receipt. A plan that
+// finds both; `base` is replaced only after the agent's receipt, and what is no
+// longer needed is removed after the state that says so is durable. A plan that
 // could not be made again is durable before `pending` is, in a file of its own.
 #ifndef SNAPSYNC_SENDER_REPLICATION_STATE_H_
 #define SNAPSYNC_SENDER_REPLICATION_STATE_H_
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/base/file_lock.h"
@@ -58,6 +60,9 @@ struct PendingState {
 struct ReplicationState {
   std::optional<BaseState> base;
   std::optional<PendingState> pending;
+  // Snapshots of ours that are to be removed: a run that is killed in between
+  // leaves it to the next one.
+  std::vector<SnapshotName> unneeded;
 };
 
 class ReplicationStore {

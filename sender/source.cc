@@ -123,6 +123,22 @@ absl::Status RemoveSnapshot(const SnapshotName& name) {
   return RemoveVolumes(group, {*found});
 }
 
+absl::Status RemoveUnneeded(const ReplicationStore& store,
+                            ReplicationState& state) {
+  std::vector<SnapshotName> left;
+  absl::Status failed;
+  for (const SnapshotName& snapshot : state.unneeded) {
+    if (absl::Status s = RemoveSnapshot(snapshot); !s.ok()) {
+      failed = s;
+      left.push_back(snapshot);
+    }
+  }
+  if (left.size() == state.unneeded.size()) return failed;
+  state.unneeded = std::move(left);
+  SNAPSYNC_RETURN_IF_ERROR(store.Save(state));
+  return failed;
+}
+
 absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
     const SourceOptions& options, const SnapshotName& name) {
   std::unique_ptr<SourceSnapshot> snapshot(new SourceSnapshot());

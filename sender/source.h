@@ -64,6 +64,11 @@ absl::Status MakeSnapshot(const LogicalVolume& origin,
 // Removes a snapshot that we made. OK when it is gone already.
 absl::Status RemoveSnapshot(const SnapshotName& name);
 
+// Removes those that are not needed any more, by the state that is stored, and
+// has it forget them. What can't be removed is tried again by the next call.
+absl::Status RemoveUnneeded(const ReplicationStore& store,
+                            ReplicationState& state);
+
 // A snapshot that can be read. Destroyed, it is closed, and deactivated again
 // if it had to be activated.
 class SourceSnapshot {

@@ -67,10 +67,10 @@ class Sync {
                          state_.base->snapshot.group == snapshot_.group &&
                          state_.base->snapshot.name == snapshot_.name;
     if (drop && snapshot_.ours && !is_base) {
+      state_.unneeded.push_back(snapshot_);
       state_.pending.reset();
       SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
       SNAPSYNC_RETURN_IF_ERROR(store_.RemovePlan());
-      unneeded_ = snapshot_;
     }
     RemoveUnneeded();
     return status;
@@ -287,7 +287,7 @@ class Sync {
                         const SourceSnapshot& source, const Id128& generation) {
     if (state_.base && state_.base->snapshot.ours &&
         state_.base->snapshot.name != snapshot_.name) {
-      unneeded_ = state_.base->snapshot;
+      state_.unneeded.push_back(state_.base->snapshot);
     }
     had_saved_ = state_.base && state_.base->saved;
     state_.pending.reset();
@@ -335,9 +335,14 @@ class Sync {
     }
   }
 
+  // By what is durable alone: a state that could not be saved names a base that
+  // the one on the disk still needs.
   void RemoveUnneeded() {
-    if (!unneeded_) return;
-    if (absl::Status s = RemoveSnapshot(*unneeded_); !s.ok()) {
+    absl::StatusOr<ReplicationState> stored = store_.Load();
+    const absl::Status s = stored.ok()
+                               ? snapsync::RemoveUnneeded(store_, *stored)
+                               : stored.status();
+    if (!s.ok()) {
       result_.warnings.push_back(
           "a snapshot that is not needed any more could not be removed: " +
           std::string(MessageOf(s)));
@@ -354,7 +359,6 @@ class Sync {
   bool made_now_ = false;         // the snapshot, by this run
   bool began_ = false;            // to send it
   bool had_saved_ = false;        // mappings of the base before
-  std::optional<SnapshotName> unneeded_;
 };
 
 }  // namespace
