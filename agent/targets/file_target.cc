@@ -282,9 +282,9 @@ class RegularFileTarget final : public Target {
     return folder;
   }
 
-  static absl::Status SyncFolder(const UniqueFd& folder) {
+  absl::Status SyncFolder(const UniqueFd& folder) const {
     if (::fsync(folder.get()) == 0) return absl::OkStatus();
-    return PosixError(errno, "a folder can't be flushed");
+    return PosixError(errno, "folder " + folder_ + " can't be flushed");
   }
 
   absl::StatusOr<std::string> Identity() const {
