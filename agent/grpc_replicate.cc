@@ -10,6 +10,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "sender/grpc_agent_client.h"
+#include "sender/retrying_agent.h"
 #include "sender/sync.h"
 
 namespace snapsync {
@@ -129,7 +130,7 @@ absl::Status RunReplicate(const AgentConfig& config, const Caller& caller,
   target.files = {config.tls_ca, config.tls_certificate, config.tls_key};
   target.timeout = std::chrono::seconds(request.timeout_seconds());
   target.ticket = request.ticket();
-  const std::unique_ptr<AgentClient> agent = MakeGrpcAgentClient(target);
+  const std::unique_ptr<AgentClient> client = MakeGrpcAgentClient(target);
 
   Report report(&writer);
   SyncOptions sync;
@@ -151,8 +152,9 @@ absl::Status RunReplicate(const AgentConfig& config, const Caller& caller,
   Log(Severity::kInfo, "volume " + caller.volume + ": for " + caller.peer +
                            ", generation " + std::to_string(source.number) +
                            " goes to " + sync.destination);
+  RetryingAgent agent(*client, sync.pump);
   SyncResult result;
-  SNAPSYNC_RETURN_IF_ERROR(RunSync(sync, *agent, result));
+  SNAPSYNC_RETURN_IF_ERROR(RunSync(sync, agent, result));
   if (source.from_promoted && !sync.dry_run) {
     if (absl::Status s = caller.replica->EndPromotion(); !s.ok()) {
       result.warnings.push_back(

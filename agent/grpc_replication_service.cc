@@ -160,6 +160,7 @@ absl::Status GrpcReplicationService::Hash(
                                  [&context] { context.TryCancel(); });
   HashBatch batch;
   batch.generation = start.generation;
+  batch.first_block = request.first_block;
   const auto send = [&] {
     if (!writer.Write(wire::ToProto(batch))) {
       return Error(Reason::kConnection, "the sender is gone");

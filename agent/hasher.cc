@@ -19,18 +19,14 @@ ExtentList AllOf(uint64_t size) {
 }  // namespace
 
 Hasher::Hasher(std::unique_ptr<BlockReader> reader, uint64_t size,
-               bool read_ahead)
+               uint64_t first_block, bool read_ahead)
     : reader_(std::move(reader)),
       blocks_(std::make_unique<BlockHasher>(reader_.get(), size, AllOf(size),
-                                            read_ahead)) {}
+                                            read_ahead, first_block)) {}
 
 absl::StatusOr<std::vector<Digest256>> Hasher::Next() {
   MutexLock lock(&mutex_);
-  if (blocks_ == nullptr) {
-    return Error(Reason::kConnection,
-                 "the target is compared again or written to; this comparison "
-                 "is void");
-  }
+  SNAPSYNC_RETURN_IF_ERROR(status_);
   SNAPSYNC_ASSIGN_OR_RETURN(const std::span<const HashedBlock> blocks,
                             blocks_->Next());
   std::vector<Digest256> digests;
@@ -40,7 +36,14 @@ absl::StatusOr<std::vector<Digest256>> Hasher::Next() {
 }
 
 void Hasher::Fence() {
+  Fence(Error(Reason::kConnection,
+              "the target is compared again or written to; this comparison is "
+              "void"));
+}
+
+void Hasher::Fence(const absl::Status& reason) {
   MutexLock lock(&mutex_);
+  if (status_.ok()) status_ = reason;
   blocks_.reset();
   reader_.reset();
 }

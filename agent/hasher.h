@@ -20,18 +20,23 @@ namespace snapsync {
 
 class Hasher {
  public:
-  // `read_ahead`: in a thread of its own.
-  Hasher(std::unique_ptr<BlockReader> reader, uint64_t size, bool read_ahead);
+  // Of `size` bytes, from block `first_block` on. `read_ahead`: in a thread of
+  // its own.
+  Hasher(std::unique_ptr<BlockReader> reader, uint64_t size,
+         uint64_t first_block, bool read_ahead);
 
   // The hashes of the next blocks, in order; none at the end.
   absl::StatusOr<std::vector<Digest256>> Next();
 
-  // Closes the target; waits for a read that is under way. Next() is
-  // kConnection from then on.
+  // Closes the target; waits for a read that is under way. Next() returns
+  // `reason` from then on.
+  void Fence(const absl::Status& reason);
+  // Because the target is compared again or written to: kConnection.
   void Fence();
 
  private:
   Mutex mutex_;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<BlockReader> reader_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<BlockHasher> blocks_ ABSL_GUARDED_BY(mutex_);
 };

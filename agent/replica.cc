@@ -44,6 +44,11 @@ std::string Short(const Id128& id) {
   return id.none() ? "none" : id.ToString().substr(0, 8);
 }
 
+void SetProblem(const absl::Status& status, VolumeState& state) {
+  state.problem = std::string(MessageOf(status));
+  state.problem_reason = static_cast<int>(ReasonOf(status));
+}
+
 }  // namespace
 
 Replica::Replica(ReplicaOptions options, std::unique_ptr<Target> target,
@@ -297,22 +302,25 @@ absl::StatusOr<SessionGrant> Replica::Resume(const TargetRecord& record,
 absl::StatusOr<std::shared_ptr<Session>> Replica::Find(
     const Id128& id, const std::string& peer) {
   MutexLock lock(&mutex_);
-  if (live_ == nullptr || id != live_id_ || peer != live_peer_) {
-    return Error(Reason::kConnection,
-                 "volume " + options_.volume +
-                     ": the session is not open here any more; open it again");
-  }
+  SNAPSYNC_RETURN_IF_ERROR(CheckLive(id, peer));
   return live_;
+}
+
+absl::Status Replica::CheckLive(const Id128& id, const std::string& peer) {
+  if (live_ != nullptr && id == live_id_ && peer == live_peer_) {
+    return absl::OkStatus();
+  }
+  // Opened again it would take the volume back.
+  if (!id.none() && id == taken_over_) return taken_over_by_;
+  return Error(Reason::kConnection,
+               "volume " + options_.volume +
+                   ": the session is not open here any more; open it again");
 }
 
 absl::StatusOr<Receipt> Replica::Commit(const CommitRequest& request,
                                         const std::string& peer) {
   MutexLock lock(&mutex_);
-  if (live_ == nullptr || request.session != live_id_ || peer != live_peer_) {
-    return Error(Reason::kConnection,
-                 "volume " + options_.volume +
-                     ": the session is not open here any more; open it again");
-  }
+  SNAPSYNC_RETURN_IF_ERROR(CheckLive(request.session, peer));
   SNAPSYNC_RETURN_IF_ERROR(
       live_->CheckComplete(request.chunk_count, request.digest));
   SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
@@ -387,14 +395,18 @@ absl::Status Replica::Abort(const std::string& peer) {
 
 absl::Status Replica::TakeOver(const std::string& peer) {
   MutexLock lock(&mutex_);
+  const absl::Status taken =
+      Error(Reason::kBusy,
+            "volume " + options_.volume + " was taken over by " + peer);
   // Also between two of its segments.
   if (live_ != nullptr) {
     Log(Severity::kWarning, "volume " + options_.volume + ": " + peer +
                                 " takes over from " + live_peer_);
-    DropLive(Error(Reason::kBusy,
-                   "volume " + options_.volume + " was taken over by " + peer));
+    taken_over_ = live_id_;
+    taken_over_by_ = taken;
+    DropLive(taken);
   }
-  if (const auto hasher = hashing_.lock()) hasher->Fence();
+  if (const auto hasher = hashing_.lock()) hasher->Fence(taken);
   hashing_.reset();
   return absl::OkStatus();
 }
@@ -425,8 +437,14 @@ absl::Status Replica::ExpireSession(std::chrono::steady_clock::time_point now,
 
 absl::StatusOr<VolumeState> Replica::Describe() {
   MutexLock lock(&mutex_);
-  SNAPSYNC_ASSIGN_OR_RETURN(const TargetRecord record, LoadRecord());
+  SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
   VolumeState state;
+  if (record.state == TargetState::kCommitting) {
+    // Whoever asks decides by the answer: what was promised comes first.
+    const absl::Status finished = FinishCommit(record).status();
+    SNAPSYNC_ASSIGN_OR_RETURN(record, LoadRecord());
+    if (record.state == TargetState::kCommitting) SetProblem(finished, state);
+  }
   state.name = options_.volume;
   state.kind = options_.kind;
   state.state = std::string(NameOf(record.state));
@@ -446,9 +464,8 @@ absl::StatusOr<VolumeState> Replica::Describe() {
     state.blank = facts->blank;
     state.grows = facts->grows;
     state.allocation_unit = facts->allocation_unit;
-  } else {
-    state.problem = std::string(MessageOf(facts.status()));
-    state.problem_reason = static_cast<int>(ReasonOf(facts.status()));
+  } else if (state.problem.empty()) {
+    SetProblem(facts.status(), state);
   }
   return state;
 }

@@ -115,9 +115,9 @@ class Replica {
   // torn target stays torn.
   absl::Status Abort(const std::string& peer);
 
-  // Ends what any sender is doing: it can neither write (its segments end with
-  // kBusy) nor go on comparing. What it had made durable stays, as after a
-  // broken connection.
+  // Ends what any sender is doing: it can neither write nor commit nor go on
+  // comparing, and is told so (kBusy). What it had made durable stays, as after
+  // a broken connection.
   absl::Status TakeOver(const std::string& peer);
 
   // Gives up an open session in which nothing has moved for `limit`, as far as
@@ -126,6 +126,7 @@ class Replica {
   absl::Status ExpireSession(std::chrono::steady_clock::time_point now,
                              std::chrono::seconds limit);
 
+  // Finishes a commit that was interrupted, first.
   absl::StatusOr<VolumeState> Describe();
 
  private:
@@ -158,6 +159,9 @@ class Replica {
   absl::Status CheckReceives(const TargetRecord& record) const;
   absl::Status BeingWritten(const TargetRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether `id` is the session that is open, by this peer.
+  absl::Status CheckLive(const Id128& id, const std::string& peer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropLive() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropLive(const absl::Status& reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -171,6 +175,9 @@ class Replica {
   std::shared_ptr<Session> live_ ABSL_GUARDED_BY(mutex_);
   Id128 live_id_ ABSL_GUARDED_BY(mutex_);
   std::string live_peer_ ABSL_GUARDED_BY(mutex_);
+  // The session that was taken over last, and what it is told.
+  Id128 taken_over_ ABSL_GUARDED_BY(mutex_);
+  absl::Status taken_over_by_ ABSL_GUARDED_BY(mutex_);
   // When ExpireSession() first saw this session at this watermark.
   std::pair<Id128, uint64_t> seen_ ABSL_GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point seen_at_ ABSL_GUARDED_BY(mutex_);

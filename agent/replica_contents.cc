@@ -89,8 +89,9 @@ absl::StatusOr<HashStart> Replica::StartHash(const HashRequest& request,
   SNAPSYNC_ASSIGN_OR_RETURN(start.generation, BeginComparing(request, peer));
   SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<BlockReader> reader,
                             target_->OpenReader());
-  start.hasher = std::make_shared<Hasher>(
-      std::move(reader), request.source_size, options_.read_ahead);
+  start.hasher =
+      std::make_shared<Hasher>(std::move(reader), request.source_size,
+                               request.first_block, options_.read_ahead);
   hashing_ = start.hasher;
   hashing_peer_ = peer;
   return start;

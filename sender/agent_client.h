@@ -38,10 +38,11 @@ class SegmentStream {
   virtual absl::StatusOr<SegmentAck> Finish() = 0;
 };
 
-// Takes the hashes of blocks [first_block, first_block + digests.size()), which
-// come in order. An error ends the call.
-using HashSink = std::function<absl::Status(
-    uint64_t first_block, std::span<const Digest256> digests)>;
+// Takes the hashes of blocks [first_block, first_block + digests.size()) of
+// `generation`, which come in order. An error ends the call.
+using HashSink =
+    std::function<absl::Status(const Id128& generation, uint64_t first_block,
+                               std::span<const Digest256> digests)>;
 
 class AgentClient {
  public:
@@ -63,8 +64,8 @@ class AgentClient {
   virtual absl::Status TakeOver(const std::string& /*volume*/) {
     return Error(Reason::kOther, "this target can't be taken over");
   }
-  // Hashes of all blocks of what the volume holds, and the generation that
-  // this is (see HashRequest).
+  // Hashes of the blocks of what the volume holds, from request.first_block on,
+  // and the generation that this is (see HashRequest).
   virtual absl::StatusOr<Id128> HashBlocks(const HashRequest& request,
                                            const HashSink& sink) = 0;
   // What the volume changed since a generation that both sides hold.

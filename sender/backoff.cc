@@ -31,15 +31,4 @@ absl::Status Backoff::Wait(const absl::Status& failed,
   return CheckNotInterrupted(options_);
 }
 
-absl::Status RetryFirstCall(const PumpOptions& options,
-                            const std::function<absl::Status()>& call) {
-  const auto since = options.now();
-  Backoff backoff(options);
-  for (;;) {
-    const absl::Status status = call();
-    if (status.ok() || ReasonOf(status) != Reason::kConnection) return status;
-    SNAPSYNC_RETURN_IF_ERROR(backoff.Wait(status, since, options.connect_for));
-  }
-}
-
 }  // namespace snapsync

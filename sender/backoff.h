@@ -8,7 +8,6 @@
 #define SNAPSYNC_SENDER_BACKOFF_H_
 
 #include <chrono>
-#include <functional>
 
 #include "absl/status/status.h"
 #include "sender/pump.h"
@@ -38,11 +37,6 @@ class Backoff {
   const PumpOptions& options_;
   std::chrono::nanoseconds pause_ = kFirst;
 };
-
-// Makes `call`, the first one to an agent, until it ends in another way than by
-// a lost connection, or for options.connect_for.
-absl::Status RetryFirstCall(const PumpOptions& options,
-                            const std::function<absl::Status()>& call);
 
 }  // namespace snapsync
 

@@ -27,12 +27,19 @@ using wire::CallWatchdog;
 
 constexpr std::chrono::seconds kConnectPatience{5};
 
-// A call of ours: gRPC's context under the watchdog.
+// A call of ours: gRPC's context under the watchdog. `dead` becomes true when
+// nothing moved: the connection may be one that says nothing any more, of which
+// gRPC would take half a minute to find out.
 struct WatchedCall {
-  WatchedCall(CallWatchdog* watchdog, const std::string& ticket)
-      : watch(watchdog, [this] { context.TryCancel(); }) {
+  WatchedCall(CallWatchdog* watchdog, const std::string& ticket, bool* found)
+      : dead(found), watch(watchdog, [this] { context.TryCancel(); }) {
     if (!ticket.empty()) context.AddMetadata(kTicketHeader, ticket);
   }
+  ~WatchedCall() { *dead |= watch.timed_out(); }
+  WatchedCall(const WatchedCall&) = delete;
+  WatchedCall& operator=(const WatchedCall&) = delete;
+
+  bool* const dead;
   grpc::ClientContext context;
   CallWatchdog::Call watch;
 };
@@ -49,9 +56,9 @@ absl::Status StatusOf(const WatchedCall& call, const grpc::Status& status) {
 class GrpcSegmentStream final : public SegmentStream {
  public:
   GrpcSegmentStream(v1::Replication::Stub& stub, CallWatchdog* watchdog,
-                    const std::string& ticket, const std::string& volume,
-                    const Id128& session)
-      : call_(watchdog, ticket),
+                    const std::string& ticket, bool* dead,
+                    const std::string& volume, const Id128& session)
+      : call_(watchdog, ticket, dead),
         writer_(stub.Push(&call_.context, &response_)) {
     // Only the first message says where the segment belongs.
     message_.set_volume(volume);
@@ -92,20 +99,17 @@ class GrpcSegmentStream final : public SegmentStream {
 
 class GrpcAgentClient final : public AgentClient {
  public:
-  GrpcAgentClient(const GrpcAgentOptions& options,
-                  const std::shared_ptr<grpc::Channel>& channel)
-      : options_(options),
-        channel_(channel),
-        replication_(v1::Replication::NewStub(channel)),
-        agent_(v1::Agent::NewStub(channel)),
-        watchdog_(options.timeout) {}
+  explicit GrpcAgentClient(const GrpcAgentOptions& options)
+      : options_(options), watchdog_(options.timeout) {
+    MakeChannel();
+  }
 
   absl::StatusOr<VolumeState> Describe(const std::string& volume) override {
     Connect();
     v1::ListVolumesRequest request;
     request.set_name(volume);
     v1::ListVolumesResponse response;
-    WatchedCall call(&watchdog_, options_.ticket);
+    WatchedCall call(&watchdog_, options_.ticket, &dead_);
     SNAPSYNC_RETURN_IF_ERROR(Explain(StatusOf(
         call, agent_->ListVolumes(&call.context, request, &response))));
     if (response.volumes_size() != 1) {
@@ -120,7 +124,7 @@ class GrpcAgentClient final : public AgentClient {
       const SessionRequest& request) override {
     Connect();
     v1::OpenSessionResponse response;
-    WatchedCall call(&watchdog_, options_.ticket);
+    WatchedCall call(&watchdog_, options_.ticket, &dead_);
     SNAPSYNC_RETURN_IF_ERROR(Explain(
         StatusOf(call, replication_->OpenSession(
                            &call.context, wire::ToProto(request), &response))));
@@ -131,12 +135,12 @@ class GrpcAgentClient final : public AgentClient {
       const std::string& volume, const Id128& session,
       uint64_t /*first*/) override {
     return std::make_unique<GrpcSegmentStream>(
-        *replication_, &watchdog_, options_.ticket, volume, session);
+        *replication_, &watchdog_, options_.ticket, &dead_, volume, session);
   }
 
   absl::StatusOr<Receipt> CommitSession(const CommitRequest& request) override {
     v1::CommitSessionResponse response;
-    WatchedCall call(&watchdog_, options_.ticket);
+    WatchedCall call(&watchdog_, options_.ticket, &dead_);
     SNAPSYNC_RETURN_IF_ERROR(
         StatusOf(call, replication_->CommitSession(
                            &call.context, wire::ToProto(request), &response)));
@@ -155,7 +159,7 @@ class GrpcAgentClient final : public AgentClient {
                                    const HashSink& sink) override {
     Connect();
     v1::HashBlocksResponse response;
-    WatchedCall call(&watchdog_, options_.ticket);
+    WatchedCall call(&watchdog_, options_.ticket, &dead_);
     const auto reader =
         replication_->HashBlocks(&call.context, wire::ToProto(request));
     std::optional<Id128> generation;
@@ -164,7 +168,7 @@ class GrpcAgentClient final : public AgentClient {
       call.watch.Moved();
       absl::StatusOr<HashBatch> batch = wire::FromProto(response);
       if (batch.ok() && !generation) generation = batch->generation;
-      taken = batch.ok() ? sink(batch->first_block, batch->digests)
+      taken = batch.ok() ? sink(*generation, batch->first_block, batch->digests)
                          : batch.status();
       call.watch.Moved();
     }
@@ -181,7 +185,7 @@ class GrpcAgentClient final : public AgentClient {
   absl::StatusOr<Changes> ChangedSince(const ChangesRequest& request) override {
     Connect();
     v1::ChangedSinceResponse response;
-    WatchedCall call(&watchdog_, options_.ticket);
+    WatchedCall call(&watchdog_, options_.ticket, &dead_);
     const auto reader =
         replication_->ChangedSince(&call.context, wire::ToProto(request));
     Changes changes;
@@ -203,13 +207,19 @@ class GrpcAgentClient final : public AgentClient {
   void Cancel() override { watchdog_.CancelAll(); }
 
  private:
+  void MakeChannel() {
+    channel_ = MakeAgentChannel(options_);
+    replication_ = v1::Replication::NewStub(channel_);
+    agent_ = v1::Agent::NewStub(channel_);
+  }
+
   absl::Status Abort(const std::string& volume, bool take_over) {
     Connect();
     v1::AbortSessionRequest request;
     request.set_volume(volume);
     request.set_take_over(take_over);
     v1::AbortSessionResponse response;
-    WatchedCall call(&watchdog_, options_.ticket);
+    WatchedCall call(&watchdog_, options_.ticket, &dead_);
     return Explain(StatusOf(
         call, replication_->AbortSession(&call.context, request, &response)));
   }
@@ -219,6 +229,7 @@ class GrpcAgentClient final : public AgentClient {
   // without a call under way nobody reads what the agent says in the handshake
   // of the next attempt.
   void Connect() {
+    if (std::exchange(dead_, false)) MakeChannel();
     const auto deadline = std::chrono::system_clock::now() + kConnectPatience;
     grpc_connectivity_state state = channel_->GetState(true);
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) {
@@ -245,9 +256,11 @@ class GrpcAgentClient final : public AgentClient {
   }
 
   const GrpcAgentOptions options_;
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::Replication::Stub> replication_;
-  const std::unique_ptr<v1::Agent::Stub> agent_;
+  // Made anew between two calls.
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Replication::Stub> replication_;
+  std::unique_ptr<v1::Agent::Stub> agent_;
+  bool dead_ = false;  // the channel's connection, it seems
   CallWatchdog watchdog_;
 };
 
@@ -261,6 +274,8 @@ std::shared_ptr<grpc::Channel> MakeAgentChannel(
   [[maybe_unused]] static const bool kKept = (grpc_init(), true);
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // A new channel is a new connection.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytes);
   arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
@@ -283,7 +298,7 @@ std::shared_ptr<grpc::Channel> MakeAgentChannel(
 
 std::unique_ptr<AgentClient> MakeGrpcAgentClient(
     const GrpcAgentOptions& options) {
-  return std::make_unique<GrpcAgentClient>(options, MakeAgentChannel(options));
+  return std::make_unique<GrpcAgentClient>(options);
 }
 
 }  // namespace snapsync

@@ -21,6 +21,7 @@
 #include "sender/grpc_agent_client.h"
 #include "sender/local_agent_client.h"
 #include "sender/progress.h"
+#include "sender/retrying_agent.h"
 #include "sender/verify.h"
 
 namespace snapsync {
@@ -86,9 +87,9 @@ absl::Status Run(SyncCommand& command, const sigset_t& signals,
   log.file_level = config.log_level;
   SNAPSYNC_RETURN_IF_ERROR(StartLog(log));
   ::mallopt(M_ARENA_MAX, kMallocArenas);
-  SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<AgentClient> agent,
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<AgentClient> client,
                             MakeAgentClient(command));
-  const Interrupt interrupt(signals, agent.get());
+  const Interrupt interrupt(signals, client.get());
   ProgressLine line;
   PumpOptions& pump = command.sync.pump;
   pump.now = [] { return std::chrono::steady_clock::now(); };
@@ -106,13 +107,14 @@ absl::Status Run(SyncCommand& command, const sigset_t& signals,
     line.Notice(text);
     Log(Severity::kInfo, text);
   };
+  RetryingAgent agent(*client, pump);
   absl::Status status;
   if (command.verify) {
-    status = RunVerify(command.sync, command.repair, *agent, result);
+    status = RunVerify(command.sync, command.repair, agent, result);
   } else if (command.abort) {
-    status = RunAbort(command.sync, *agent, result.sync);
+    status = RunAbort(command.sync, agent, result.sync);
   } else {
-    status = RunSync(command.sync, *agent, result.sync);
+    status = RunSync(command.sync, agent, result.sync);
   }
   signal = interrupt.signal();
   return status;

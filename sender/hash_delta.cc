@@ -70,7 +70,7 @@ absl::StatusOr<HashDelta> CompareByHash(
   SNAPSYNC_ASSIGN_OR_RETURN(
       comparison.delta.base,
       agent.HashBlocks(request,
-                       [&](uint64_t first_block,
+                       [&](const Id128& /*generation*/, uint64_t first_block,
                            std::span<const Digest256> digests) -> absl::Status {
                          if (interrupted()) {
                            return Error(Reason::kConnection, "interrupted");

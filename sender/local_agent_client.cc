@@ -160,12 +160,12 @@ class LocalAgentClient final : public AgentClient {
                                    const HashSink& sink) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const HashStart start,
                               replica_->StartHash(request, kPeer));
-    for (uint64_t first_block = 0;;) {
+    for (uint64_t first_block = request.first_block;;) {
       SNAPSYNC_RETURN_IF_ERROR(CheckNotCancelled());
       SNAPSYNC_ASSIGN_OR_RETURN(const std::vector<Digest256> digests,
                                 start.hasher->Next());
       if (digests.empty()) return start.generation;
-      SNAPSYNC_RETURN_IF_ERROR(sink(first_block, digests));
+      SNAPSYNC_RETURN_IF_ERROR(sink(start.generation, first_block, digests));
       first_block += digests.size();
     }
   }

@@ -47,8 +47,7 @@ class PumpRun {
       if (ReasonOf(status) != Reason::kConnection) return status;
       if (best_watermark_ > before) backoff.Reset();
       SNAPSYNC_RETURN_IF_ERROR(
-          backoff.Wait(status, last_progress_,
-                       reached_ ? options_.retry_for : options_.connect_for));
+          backoff.Wait(status, last_progress_, options_.retry_for));
     }
   }
 
@@ -61,8 +60,6 @@ class PumpRun {
   absl::Status Attempt() {
     SNAPSYNC_ASSIGN_OR_RETURN(const SessionGrant grant,
                               client_.OpenSession(request_));
-    if (!reached_) Moved();
-    reached_ = true;
     if (grant.committed) {
       result_.receipt = {request_.generation, grant.number};
       result_.was_committed = true;
@@ -199,7 +196,6 @@ class PumpRun {
   RateLimiter limiter_;
   PumpProgress progress_;
   PumpResult result_;
-  bool reached_ = false;
   bool started_ = false;
   uint64_t best_watermark_ = 0;
   std::chrono::steady_clock::time_point last_progress_;

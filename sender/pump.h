@@ -33,8 +33,8 @@ struct PumpProgress {
 struct PumpOptions {
   // Give up when nothing became durable for so long; 0: never.
   std::chrono::nanoseconds retry_for = std::chrono::minutes(10);
-  // As long as no call has ever succeeded, the trouble is rather a wrong
-  // address than a lost connection: give up sooner. 0: never.
+  // As long as no call has ever succeeded (retrying_agent.h), the trouble is
+  // rather a wrong address than a lost connection: give up sooner. 0: never.
   std::chrono::nanoseconds connect_for = std::chrono::seconds(10);
   // A segment ends after this time even if it is not full.
   std::chrono::nanoseconds segment_time = std::chrono::seconds(1);

@@ -10,7 +10,6 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
-#include "sender/backoff.h"
 #include "sender/planner.h"
 #include "sender/replication_state.h"
 #include "sender/saved_base.h"
@@ -47,12 +46,7 @@ class Sync {
     SNAPSYNC_ASSIGN_OR_RETURN(state_, store_.Load());
     // Asked before a snapshot is made: while the agent is away, the pool must
     // not fill with snapshots.
-    VolumeState target;
-    SNAPSYNC_RETURN_IF_ERROR(
-        RetryFirstCall(options_.pump, [&]() -> absl::Status {
-          SNAPSYNC_ASSIGN_OR_RETURN(target, AskAgent());
-          return absl::OkStatus();
-        }));
+    SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState target, AskAgent());
     allocation_unit_ = target.allocation_unit;
     if (options_.take_over && !options_.dry_run) {
       SNAPSYNC_RETURN_IF_ERROR(agent_.TakeOver(options_.volume));

@@ -23,11 +23,12 @@ Digest256 HashOfZeroes(uint64_t length) {
 }  // namespace
 
 BlockHasher::BlockHasher(BlockReader* reader, uint64_t size, ExtentList mapped,
-                         bool read_ahead)
+                         bool read_ahead, uint64_t first_block)
     : reader_(reader),
       size_(size),
       mapped_(std::move(mapped)),
       zeroes_(HashOfZeroes(kHashBlockBytes)),
+      next_block_(first_block),
       batches_(
           MakeBatches(mapped_, read_ahead),
           [this](Batch& batch) { return Fill(batch); }, read_ahead) {}

@@ -44,10 +44,10 @@ class BlockHasher {
   static constexpr uint64_t kBatchBytes = 4 * kMiB;
   static constexpr size_t kBatches = 4;
 
-  // Of [0, size) of `reader`, which must outlive it, where `mapped` lies.
-  // `read_ahead`: in a thread of its own.
+  // Of [0, size) of `reader`, which must outlive it, where `mapped` lies, from
+  // block `first_block` on. `read_ahead`: in a thread of its own.
   BlockHasher(BlockReader* reader, uint64_t size, ExtentList mapped,
-              bool read_ahead);
+              bool read_ahead, uint64_t first_block = 0);
 
   // The next blocks, in order and without gaps; none at the end. They stay
   // valid until the next call.
@@ -78,7 +78,7 @@ class BlockHasher {
   std::vector<HashedBlock> hashed_;
 
   // Used by Fill() alone.
-  uint64_t next_block_ = 0;
+  uint64_t next_block_;
   size_t next_extent_ = 0;
 
   ReadAhead<Batch> batches_;  // last: its thread uses the others

@@ -86,6 +86,8 @@ struct HashRequest {
   // Nothing may be written, not even a record: where a generation would have to
   // be made there is none.
   bool dry_run = false;
+  // Those before were compared already, before a connection was lost.
+  uint64_t first_block = 0;
 };
 
 // Asks what a target changed since one of `candidates`.

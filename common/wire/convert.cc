@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/transfer/block_hashes.h"
 #include "common/wire/limits.h"
 
 namespace snapsync::wire {
@@ -291,11 +292,17 @@ absl::StatusOr<Receipt> FromProto(const v1::CommitSessionResponse& message) {
 v1::HashBlocksRequest ToProto(const HashRequest& request) {
   v1::HashBlocksRequest message;
   FillCompared(request, message);
+  message.set_first_block(request.first_block);
   return message;
 }
 
 absl::StatusOr<HashRequest> FromProto(const v1::HashBlocksRequest& message) {
-  return ReadCompared(message);
+  SNAPSYNC_ASSIGN_OR_RETURN(HashRequest request, ReadCompared(message));
+  request.first_block = message.first_block();
+  if (request.first_block > HashBlockCount(request.source_size)) {
+    return Bad("first_block", "is beyond the source");
+  }
+  return request;
 }
 
 v1::HashBlocksResponse ToProto(const HashBatch& batch) {

@@ -200,13 +200,13 @@ absl::StatusOr<Id128> Network::HashBlocks(const HashRequest& request,
   }
   SNAPSYNC_RETURN_IF_ERROR(AfterCall("hash"));
   SNAPSYNC_RETURN_IF_ERROR(start.status());
-  for (uint64_t first_block = 0;;) {
+  for (uint64_t first_block = request.first_block;;) {
     const absl::StatusOr<std::vector<Digest256>> digests =
         start->hasher->Next();
     SNAPSYNC_RETURN_IF_ERROR(AfterCall("hashes"));
     SNAPSYNC_RETURN_IF_ERROR(digests.status());
     if (digests->empty()) return start->generation;
-    SNAPSYNC_RETURN_IF_ERROR(sink(first_block, *digests));
+    SNAPSYNC_RETURN_IF_ERROR(sink(start->generation, first_block, *digests));
     first_block += digests->size();
     outside_();
   }

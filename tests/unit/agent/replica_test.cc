@@ -106,8 +106,13 @@ TEST_P(ReplicaTest, WhoTakesOverWritesAndTheOtherIsTold) {
   EXPECT_THAT(replica_->TakeOver("bob"), IsOk());
   EXPECT_THAT((*segment)->Finish().status(),
               FailsWith(Reason::kBusy, "taken over by bob"));
+  // Told to open it again she would take it back.
   EXPECT_THAT(replica_->Find(grant->session, "alice").status(),
-              FailsWith(Reason::kConnection, "not open"));
+              FailsWith(Reason::kBusy, "taken over by bob"));
+  CommitRequest commit;
+  commit.session = grant->session;
+  EXPECT_THAT(replica_->Commit(commit, "alice").status(),
+              FailsWith(Reason::kBusy, "taken over by bob"));
   // Alice's is still there for whoever has the same plan.
   EXPECT_THAT(replica_->Open(Full(), "bob"), IsOk());
   EXPECT_THAT(Sync(Full()), IsOk());

@@ -47,8 +47,8 @@ class ComparingAgent final : public AgentClient {
     // In parts of no round number.
     for (size_t at = 0; at < digests.size();) {
       const size_t count = std::min<size_t>(37, digests.size() - at);
-      SNAPSYNC_RETURN_IF_ERROR(
-          sink(first_block + at, std::span(digests).subspan(at, count)));
+      SNAPSYNC_RETURN_IF_ERROR(sink(generation, first_block + at,
+                                    std::span(digests).subspan(at, count)));
       at += count;
     }
     return generation;

@@ -196,21 +196,6 @@ class PumpTest : public testing::Test {
   std::vector<std::string> notices_;
 };
 
-TEST_F(PumpTest, AnAgentThatNeverAnsweredIsGivenUpSoon) {
-  agent_.on_open = Lost;
-  EXPECT_THAT(Run(), FailsWith(Reason::kConnection, "lost"));
-  EXPECT_GT(agent_.opens, 2U);
-  EXPECT_LE(slept_, options_.connect_for);
-  EXPECT_EQ(notices_.size(), agent_.opens - 1);
-}
-
-TEST_F(PumpTest, AnAgentThatNeverAnsweredIsGivenUpEvenWithoutATimeout) {
-  agent_.on_open = Lost;
-  options_.retry_for = nanoseconds(0);
-  EXPECT_THAT(Run(), FailsWith(Reason::kConnection, "lost"));
-  EXPECT_LE(slept_, options_.connect_for);
-}
-
 TEST_F(PumpTest, WithoutProgressItGivesUpAfterTheTimeoutNotBefore) {
   agent_.on_chunk = [](uint64_t) { return Lost(); };
   EXPECT_THAT(Run(), FailsWith(Reason::kConnection, "lost"));
