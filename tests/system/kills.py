@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One case of kill_test.py and kill_thin_test.py: SIGKILL at one durable step of a
+sync, then the way out of it, and what must hold then. Where it happens is a
+place.Place.
+"""
+import collections
+import fnmatch
+import itertools
+import os
+import re
+import signal
+import time
+
+import lab
+from place import HIDDEN, stopped
+
+BOTH = ('agent', 'sender')
+RESUME, ABORT = 'resume', 'abort'
+
+# scenario: what the Place prepares; program: whose step number `step` it is, of those
+# with that name the `nth`.
+Case = collections.namedtuple('Case', 'scenario program step name nth victims way')
+
+
+def describe(case):
+    return '%s: %s killed at step %d of the %s (%s), then %s' % (
+        case.scenario, ' and '.join(case.victims), case.step, case.program,
+        case.name, case.way)
+
+
+class Violations(list):
+    def unless(self, condition, text, detail=''):
+        if not condition:
+            self.append('%s%s' % (text, ': %s' % detail if detail != '' else ''))
+        return condition
+
+
+def count(place, scenario):
+    """The steps of both programs in a sync that nothing happens to."""
+    place.prepare(scenario)
+    for counter in place.counters.values():
+        counter.begin()
+    result = place.start().wait()
+    if result.code != 0:
+        raise RuntimeError('%s, not killed: %s' % (scenario, result))
+    place.number = result['number']
+    return {program: place.counters[program].steps() for program in BOTH}
+
+
+def count_all(place, scenarios):
+    counted = {scenario: count(place, scenario) for scenario in scenarios}
+    for scenario, programs in counted.items():
+        print('%s: %s' % (scenario, ', '.join(
+            '%d steps of the %s' % (len(found), program)
+            for program, found in programs.items())))
+    return counted
+
+
+def name(call, what):
+    """A step, without what differs from run to run."""
+    if call.startswith('spawn'):
+        what = what.split()[0]  # without its arguments
+    what = os.path.basename(what.rstrip('/'))
+    return '%s %s' % (call, re.sub(r'^(metadata-snapshot|mappings)[-.].*', r'\1', what))
+
+
+def names(found):
+    return [name(*step) for step in found]
+
+
+def numbered(found):
+    """(number, name, how often there was one of that name) of each step."""
+    seen = collections.Counter()
+    for number, step in enumerate(names(found), 1):
+        seen[step] += 1
+        yield number, step, seen[step]
+
+
+def all_cases(counted):
+    """counted: {scenario: count()}."""
+    return [Case(scenario, program, *step, victims, way)
+            for scenario, programs in counted.items()
+            for program, found in programs.items()
+            for step in numbered(found)
+            for victims in ((program,), BOTH)
+            for way in (RESUME, ABORT)]
+
+
+def sample(rng, cases, each_time):
+    """Each name of a step once, or each time that it comes in a sync, in turn by each
+    of the ways."""
+    groups = {}
+    for case in cases:
+        nth = case.nth if each_time else 0
+        groups.setdefault((case.program, case.name, nth), []).append(case)
+    turns = itertools.cycle([(alone, way) for alone in (True, False)
+                             for way in (RESUME, ABORT)])
+    return [rng.choice([case for case in group if case.way == way and
+                        (case.victims != BOTH) == alone])
+            for group, (alone, way) in zip(shuffled(rng, groups.values()), turns)]
+
+
+def shuffled(rng, items):
+    return rng.sample(list(items), len(items))
+
+
+# --- One case
+
+def executed(place, case):
+    """The agent's steps that were done for certain."""
+    found = names(place.counters['agent'].steps())
+    return found[:-1] if 'agent' in case.victims and found else found
+
+
+def durable(place, case):
+    """Whether all data was acknowledged, and whether the commit had begun."""
+    done = executed(place, case)
+    flushed = [at for at, step in enumerate(done)
+               if fnmatch.fnmatch(step, 'fdatasync *.journal')]
+    if not flushed:
+        return False, False
+    committing = any(fnmatch.fnmatch(step, 'rename *.state')
+                     for step in done[flushed[-1]:])
+    return True, committing
+
+
+def strike(place, case, bad):
+    """The sync, until its victims are dead. The sync, if it is still there."""
+    for counter in place.counters.values():
+        counter.begin()
+    counter = place.counters[case.program]
+    counter.begin(case.step)
+    sync = place.start()
+    if case.victims == BOTH:
+        other = sync if case.program == 'agent' else place.agent
+        counter.kill_also(other.process.pid)
+    while sync.running() and place.agent.process.poll() is None:
+        time.sleep(0.01)
+    if not counter.fired:
+        result = sync.wait()
+        bad.unless(result.code == 0, 'the sync was not killed and failed', result)
+        return None
+    if 'agent' in case.victims:
+        place.agent.process.wait(timeout=30)
+    if 'sender' not in case.victims:
+        return sync
+    result = sync.wait()
+    bad.unless(result.code == -signal.SIGKILL, 'the sender was not killed', result)
+    return None
+
+
+def recover(place, case, sync, bad, old, new):
+    """Starts the agent again if it is dead; the target before and after that. The
+    sender, if it is alive, stays out of it meanwhile."""
+    place.counters[case.program].end()
+    dead = place.agent.process.poll() is not None
+    hidden = [HIDDEN] if dead else []
+    bad.unless(place.seen() in [old, new] + hidden, 'after the kill neither old nor new')
+    if not dead:
+        return
+    with stopped(sync.process if sync else None):
+        place.agent.start()
+        bad.unless(place.old() in (old, new), 'after the recovery neither old nor new')
+
+
+def run_case(place, case):
+    """Violations of what must hold; and whether the step was reached."""
+    bad = Violations()
+    place.prepare(case.scenario)
+    old, new, number = place.old(), place.new(), place.number
+    sync = strike(place, case, bad)
+    fired = place.counters[case.program].fired
+    acknowledged, committing = durable(place, case)
+    if sync and case.way == ABORT:
+        # It holds the lock of the replication, and would try again.
+        result = sync.kill(signal.SIGINT)
+        bad.unless(result.code in (130, lab.CONNECTION), 'an interrupted sender', result)
+        sync = None
+    recover(place, case, sync, bad, old, new)
+    if fired and case.way == ABORT:
+        number = give_up(place, bad, old, new, committing)
+        acknowledged = False  # and gone
+    result = sync.wait() if sync else None
+    by_itself = result is not None
+    if not by_itself:
+        result = place.sync()
+    number = max(number, place.number + 1)
+    if bad.unless(result.code == 0, 'the same command does not end it', result):
+        bad.unless(result['number'] == number,
+                   'the generation should be number %d' % number, result)
+        if acknowledged and not committing and fired:
+            kept = (result['sent_bytes'] == result['plan']['data_bytes'] if by_itself
+                    else result['resumed_from_bytes'] > 0)
+            bad.unless(kept, 'what was acknowledged was sent again', result)
+    bad.unless(place.old() == new, 'the target is not equal to the source')
+    bad.extend('left over: ' + text for text in place.leftovers())
+    place.number = number
+    return bad, fired
+
+
+def give_up(place, bad, old, new, committing):
+    """The generation's number that the abort leaves."""
+    result = place.abort()
+    good = bad.unless(result.code == 0 and result['result'] in ('aborted', 'unchanged') and
+                      result['number'] in (place.number, place.number + 1), 'the abort',
+                      result)
+    if not good:
+        return place.number
+    number = result['number']
+    bad.unless(committing or number == place.number,
+               'an abort before the commit began made a generation', result)
+    bad.unless(place.old() == (old if number == place.number else new),
+               'after the abort the target is not generation %d' % number)
+    bad.extend('left over after the abort: ' + text
+               for text in place.leftovers() if 'stage' in text)
+    return number
+
+
+# --- All of them
+
+def run_all(place, scenario, cases, seed, run_one=run_case, describe_one=describe):
+    """Runs the cases, and reports them as `scenario`."""
+    wrong, missed = 0, 0
+    for case in cases:
+        bad, fired = run_one(place, case)
+        missed += not fired
+        if fired:  # it may be another step than in the sync that was counted
+            found = place.counters[case.program].steps()
+            case = case._replace(name=name(*found[case.step - 1]))
+        lab.expect(describe_one(case) + ('' if fired else ' (not reached)'), not bad,
+                   '; '.join(bad))
+        if bad:
+            wrong += 1
+            print_what_is_known(place)
+            place.forget()
+    lab.expect('nearly all steps were reached', missed <= len(cases) / 10,
+               '%d of %d were not' % (missed, len(cases)))
+    print('%d cases, seed %d' % (len(cases), seed))
+    lab.report(scenario, len(cases), wrong)
+
+
+def print_what_is_known(place):
+    for program in BOTH:
+        print('  steps of the %s:' % program)
+        for number, step in enumerate(place.counters[program].steps(), 1):
+            print(('    %d %s %s' % (number, *step))[:160])
+    print('  log of the agent:\n    ' +
+          place.agent.log()[-4000:].replace('\n', '\n    '))
+
+
+def limit(rng, cases):
+    """What SNAPSYNC_CASES and SNAPSYNC_LONG want of these."""
+    wanted = os.environ.get('SNAPSYNC_CASES')
+    if wanted:
+        return rng.sample(cases, min(int(wanted), len(cases)))
+    return cases if os.environ.get('SNAPSYNC_LONG') else None

@@ -1,0 +1,241 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+# system-test: host
+"""The network is cut before or after each message of a session: a proxy between
+sender and agent counts the TLS records of either direction and cuts at one of them.
+The target is the old or the new generation at each moment; the same command ends by
+itself with exit code 0, commits exactly one generation, and does not send again what
+was acknowledged.
+
+  SNAPSYNC_CASES=N  how many (60; 2400 with SNAPSYNC_LONG), spread evenly
+  SNAPSYNC_SEED=S   case number i has the seed S + i
+"""
+import collections
+import os
+import random
+import re
+import shutil
+import tempfile
+
+if 'SNAPSYNC_LAB' not in os.environ:
+    os.environ['SNAPSYNC_LAB'] = tempfile.mkdtemp(prefix='snapsync-cut.')
+import lab  # noqa: E402: it wants to know the folder
+import side_by_side  # noqa: E402
+from cut_proxy import OUTAGE, TO_AGENT, TO_SENDER, WAYS, Proxy  # noqa: E402
+from lab import BLOCK, KIB, MIB, expect  # noqa: E402
+
+CASES = int(os.environ.get('SNAPSYNC_CASES') or
+            (2400 if os.environ.get('SNAPSYNC_LONG') else 60))
+WORKERS = 10  # most of the time they wait
+TIMEOUT = OUTAGE - 2  # seconds, of sender and agent; more than any answer takes
+DIRECTIONS = ['to the agent', 'to the sender']
+
+# What is sent. `wide` has a few blocks in a great hole. A chunk spans 4 GiB of hole
+# and a segment 64 chunks, so a few records are several segments, of which each is
+# acknowledged. `small` is compared first.
+SEGMENT = 64 * 4 << 30
+SEGMENTS = 3
+SEGMENT_DATA = 2 * BLOCK
+KINDS = {'wide': ['--allow-full', '--method', 'full'], 'small': []}
+
+Case = collections.namedtuple('Case', 'number seed kind direction way part')
+
+
+# --- Contents ----------------------------------------------------------------
+
+def blocks(path):
+    """What is in a file, by block, without zeroes; and its size."""
+    found = {}
+    with open(path, 'rb') as f:
+        size = end = os.fstat(f.fileno()).st_size
+        at = 0
+        while at < end:
+            try:
+                at = os.lseek(f.fileno(), at, os.SEEK_DATA) // BLOCK * BLOCK
+            except OSError:
+                break
+            data = os.pread(f.fileno(), BLOCK, at)
+            if data.count(0) != len(data):
+                found[at] = data
+            at += BLOCK
+    return size, found
+
+
+def change(rng, kind, path):
+    """New contents for the source."""
+    if kind == 'small':
+        with open(path, 'r+b') as f:
+            for number in rng.sample(range(4 * MIB // BLOCK), 8):
+                f.seek(number * BLOCK)
+                f.write(rng.randbytes(BLOCK))
+        return
+    with open(path, 'wb') as f:
+        f.truncate(SEGMENTS * SEGMENT)
+        for segment in range(SEGMENTS):
+            # Not at its ends: chunks are a little longer than the holes in them.
+            for number in rng.sample(range(4, 56), SEGMENT_DATA // BLOCK):
+                f.seek(segment * SEGMENT + (number * 4 << 30) + rng.randrange(9) * BLOCK)
+                f.write(rng.randbytes(BLOCK))
+
+
+# --- Cases -------------------------------------------------------------------
+
+class Worker(side_by_side.Worker):
+    """An agent with a volume of each kind, and a sender."""
+
+    def __init__(self, number):
+        super().__init__(number, KINDS, timeout=TIMEOUT)
+        self.records, self.numbers = {}, {}
+
+    def prepare(self):
+        for kind in KINDS:
+            with open(self.source(kind), 'wb') as f:
+                f.truncate(4 * MIB)
+            for _ in range(2):  # all that follow are like the second one
+                self.sync_uncut(kind)
+
+    def sync_uncut(self, kind):
+        """Tells how many records there are in a sync."""
+        change(random.Random(), kind, self.source(kind))
+        proxy = Proxy(self.port)
+        proxy.start()
+        result = self.start(kind, proxy).wait()
+        proxy.stop()
+        if result.code != 0 or blocks(self.source(kind)) != blocks(self.target(kind)):
+            raise RuntimeError('an uncut sync: %s' % result)
+        self.records[kind] = proxy.records
+        self.numbers[kind] = result['number']
+
+    def source(self, kind):
+        return '%s/%s.source' % (self.folder, kind)
+
+    def start(self, kind, proxy, timeout=60):
+        return lab.Sync(self.source(kind), kind, 'cut', '--timeout', str(timeout),
+                        '--retry-for', '120', *KINDS[kind], port=proxy.port)
+
+    def held(self, kind):
+        with self.standing_still():
+            return blocks(self.target(kind))
+
+    def play(self, case):
+        """Plays a case until it was cut: how many records there are varies a little."""
+        points = 2 * self.records[case.kind][case.direction]
+        point = min(int(case.part * points), points - 1)
+        rng = random.Random(case.seed)
+        for _ in range(8):
+            outcome, records = self.cut_at(case, rng, point)
+            if outcome['cut'] or outcome['violations']:
+                break
+            point = max(0, min(point - 2, 2 * records - 2))
+        return outcome
+
+    def cut_at(self, case, rng, point):
+        change(rng, case.kind, self.source(case.kind))
+        old, new = blocks(self.target(case.kind)), blocks(self.source(case.kind))
+        violations = []
+
+        def look():
+            if self.held(case.kind) not in (old, new):
+                violations.append('the target is neither the old nor the new generation')
+
+        log_begin = os.path.getsize(self.agent.log_path)
+        proxy = Proxy(self.port, case.direction, point, case.way, look)
+        proxy.start()
+        # Only a silence is noticed by it; a busy machine is not one.
+        timeout = TIMEOUT if case.way.startswith('silence') else 60
+        result = self.start(case.kind, proxy, timeout).wait()
+        proxy.stop()
+        look()
+        log = self.agent.log(log_begin)
+        if proxy.error:
+            violations.append(proxy.error)
+        violations += self.judge(case, result, proxy, log)
+        if self.held(case.kind) != new:
+            violations.append('the target is not what the source is')
+        self.numbers[case.kind] += log.count(' committed\n')
+        name = 'case %d (seed %d): %s, %s %s record %d %s' % (
+            case.number, case.seed, case.kind, case.way, 'after' if point % 2 else 'before',
+            point // 2, DIRECTIONS[case.direction])
+        outcome = {'name': name, 'violations': violations, 'how': case.kind + ', ' + case.way,
+                   'cut': proxy.cut_bytes is not None, 'records': self.records,
+                   'resumed': any(resumptions(log))}
+        if violations:
+            outcome['detail'] = '%s\nrecords: %s\n%s\nthe agent:\n%s' % (
+                '; '.join(violations), proxy.records, result, log[-3000:])
+            self.repair(case.kind)
+        return outcome, proxy.records[case.direction]
+
+    def judge(self, case, result, proxy, log):
+        if result.code != 0:
+            return ['exit code %d' % result.code]
+        violations = []
+        number = self.numbers[case.kind] + 1
+        if result['number'] != number or log.count('generation %d (' % number) != 1:
+            violations.append('not exactly generation %d was committed' % number)
+        # What an opening of the session found durable is not sent after it.
+        openings = resumptions(log)
+        if openings != sorted(openings):
+            violations.append('what was durable is not any more')
+        if case.kind != 'wide':
+            return violations
+        most = sum(SEGMENTS - watermark // 64 for watermark in [0] + openings[1:])
+        if result['sent_bytes'] > most * SEGMENT_DATA:
+            violations.append('what was durable was sent again: %d bytes' % result['sent_bytes'])
+        # The sender begins a segment when the one before the last is acknowledged. The
+        # rest of the records' bytes are what the data are wrapped in.
+        if proxy.cut_bytes is not None and openings[1:]:
+            passed = min((proxy.cut_bytes - 48 * KIB) // SEGMENT_DATA, SEGMENTS - 1)
+            if openings[-1] < 64 * (passed - 1):
+                violations.append('%d segments were acknowledged, but it went on at chunk %d' % (
+                    passed - 1, openings[-1]))
+        return violations
+
+    def repair(self, kind):
+        """After a violation, for the cases that follow."""
+        result = lab.sync(self.source(kind), kind, 'cut', '--allow-full', port=self.port)
+        self.numbers[kind] = result['number'] or self.numbers[kind]
+
+
+def resumptions(log):
+    """At which chunk each opening of the session went on."""
+    return [int(n) for n in re.findall(r'goes on at chunk (\d+)', log)]
+
+
+def all_cases(seed):
+    """Spread over kinds, directions, ways, and the records, from the first to the last."""
+    combinations = [(kind, direction, way) for kind in KINDS
+                    for direction in (TO_AGENT, TO_SENDER)
+                    for way in ('reset', 'close', 'silence')]
+    each = -(-CASES // len(combinations))
+    cases = []
+    for number in range(CASES):
+        kind, direction, way = combinations[number % len(combinations)]
+        place = number // len(combinations)
+        rng = random.Random(seed + number)
+        part = (place + (rng.random() if 0 < place < each - 1 else place == each - 1)) / each
+        if way == 'silence' and place % 2:
+            way = 'silence for good'
+        cases.append(Case(number, seed + number, kind, direction, way, part))
+    # The longest first.
+    return sorted(cases, key=lambda case: -WAYS.index(case.way))
+
+
+def main():
+    seed = lab.seed_from_environment()
+    lab.make_certificates(lab.PKI, 'nas1', 'nas2')
+    played, violations = side_by_side.play_all(Worker, min(WORKERS, CASES), all_cases(seed))
+    cut = [outcome for outcome in played if outcome.get('cut')]
+    for records in cut[:1]:
+        print('records %s in a session: %s' % (DIRECTIONS, records['records']))
+    print('cut: %s' % dict(collections.Counter(outcome['how'] for outcome in cut)))
+    print('%d went on where something was durable' % sum(o['resumed'] for o in cut))
+    expect('all cases were played, and cut', len(cut) == CASES, len(cut))
+    lab.report('network cut at a message', CASES, violations)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    finally:
+        shutil.rmtree(os.environ['SNAPSYNC_LAB'])
+    lab.finish()

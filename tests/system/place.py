@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where syncs go from and to in the tests that count steps: kill_test.py,
+kill_thin_test.py, failing_step_test.py."""
+import contextlib
+import glob
+import json
+import signal
+
+import lab
+import steps
+
+HIDDEN = 'hidden'  # the target, while there is nobody to end a commit
+
+
+class Place:
+    """Where syncs go from and to. What a place has to have:
+
+    agent (a steps.Agent), target, volume, uuid, src (what is to be sent next)
+    prepare(scenario)  a new state in src that is not on the target yet; `number`, the
+                       generation there, and nothing under way
+    old(), new()       contents of target and source
+    leftovers()        what is there and should not be, once nothing is under way
+    """
+
+    def __init__(self):
+        self.counters = {name: steps.Counter(name + '.steps') for name in ('agent', 'sender')}
+        self.number = 0
+
+    def arguments(self):
+        return (self.src, self.volume, self.uuid, '--retry-for', '60')
+
+    def start(self):
+        return steps.start_sync(self.counters['sender'], *self.arguments(),
+                                port=self.agent.port)
+
+    def sync(self):
+        """The plain command, with nothing counted."""
+        return lab.sync(*self.arguments(), port=self.agent.port)
+
+    def abort(self):
+        return lab.run_send(
+            'abort', '--dst', 'localhost:' + self.volume, '--uuid', self.uuid, '--port',
+            str(self.agent.port), '--tls-ca', lab.PKI + '/ca.crt', '--tls-cert',
+            lab.PKI + '/nas1.crt', '--tls-key', lab.PKI + '/nas1.key',
+            '--state-directory', lab.LAB + '/sender', '--json')
+
+    def seen(self):
+        """What is on the target now. Whoever has it open is in the way of a commit,
+        so the agent is stopped meanwhile."""
+        with stopped(self.agent.process):
+            return self.old()
+
+
+@contextlib.contextmanager
+def stopped(process):
+    """A process, or None, that does nothing meanwhile."""
+    running = process is not None and process.poll() is None
+    if running:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if running:
+            process.send_signal(signal.SIGCONT)
+
+
+def record(path):
+    """The JSON of a state file."""
+    with open(path) as f:
+        f.readline()
+        return json.load(f)
+
+
+def pending():
+    """What a sender has begun and not ended."""
+    return ['a pending sync: ' + path
+            for path in glob.glob(lab.LAB + '/sender/replications/*/replication.state')
+            if 'pending' in record(path)]
