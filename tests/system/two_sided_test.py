@@ -116,7 +116,8 @@ class TwoSided(history_test.History):
     def revert_newest(self):
         if self.target_touched:
             return
-        self.bring_back('', lab.contents(self.target))
+        # Of a target that is larger than the source was, so much is the generation.
+        self.bring_back('', lab.contents(self.target, len(self.synced) * BLOCK))
 
     def revert_older(self):
         numbers = self.retained()
@@ -129,7 +130,9 @@ class TwoSided(history_test.History):
             lab.LAB + '/agent.toml', self.replica)
         if self.rng.random() < 0.5:
             self.write()
-        lab.write_randomly(self.rng, self.target, self.rng.randrange(0, 5))
+        # Written to, all of the target is what is brought back; else what was synced.
+        larger = lab.device_size(self.target) > len(self.synced) * BLOCK
+        lab.write_randomly(self.rng, self.target, self.rng.randrange(int(larger), 5))
         lab.discard_randomly(self.rng, self.target, self.rng.randrange(0, 3))
         self.bring_back('', lab.contents(self.target))
         self.target_touched = False
