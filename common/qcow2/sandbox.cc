@@ -59,6 +59,10 @@ constexpr uint32_t kAllowed[] = {
     SYS_rt_sigprocmask,
     SYS_exit,
     SYS_exit_group,
+    // What a thread begins with: one that was started just before this may not
+    // have come so far yet.
+    SYS_rseq,
+    SYS_set_robust_list,
 #if SNAPSYNC_SANITIZED
     // For the sanitizer's own work and its report.
     SYS_write,

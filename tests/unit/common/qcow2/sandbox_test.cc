@@ -35,6 +35,18 @@ TEST(Sandbox, ReadsWhatIsOpen) {
   ::close(fd);
 }
 
+// The C library makes these calls at the beginning of each thread.
+TEST(Sandbox, LetsAThreadBegin) {
+  EXPECT_EXIT(
+      {
+        Confine();
+        ::syscall(SYS_rseq, nullptr, 0, 0, 0);
+        ::syscall(SYS_set_robust_list, nullptr, 0);
+        ::_exit(0);
+      },
+      ExitedWithCode(0), "");
+}
+
 TEST(Sandbox, DiesOfAnythingElse) {
   EXPECT_EXIT(
       {
