@@ -12,18 +12,13 @@ sync is right, also of another source. Above all, no sync succeeds in which a fl
 """
 import collections
 import os
-import random
 import re
-import shutil
-import tempfile
 
-LAB = tempfile.mkdtemp(prefix='snapsync-failing-')
-os.environ['SNAPSYNC_LAB'] = LAB  # lab wants to know it
-
-import files_place  # noqa: E402
-import kills  # noqa: E402
-import lab  # noqa: E402
-import steps  # noqa: E402
+import host_lab  # before lab
+import files_place
+import kills
+import lab
+import steps
 
 Case = collections.namedtuple('Case', 'scenario program step name fault then')
 SAME, TWIN = 'the same source', 'another source'
@@ -117,20 +112,10 @@ def run_case(place, case):
     return bad, fired
 
 
-def main():
-    seed = lab.seed_from_environment()
-    rng = random.Random(seed)
-    steps.build()
-    lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-    files = files_place.Files(rng)
-    everything = all_cases(kills.count_all(files, (files_place.FIRST, files_place.UPDATE)))
-    cases = kills.limit(rng, everything) or sample(rng, everything)
-    kills.run_all(files, 'the k-th operation fails', cases, seed, run_case, describe)
-    files.agent.stop()
-    lab.finish()
+def choose(rng, counted):
+    everything = all_cases(counted)
+    return kills.limit(rng, everything) or sample(rng, everything)
 
 
-try:
-    main()
-finally:
-    shutil.rmtree(LAB)
+host_lab.play(lambda: files_place.play(choose, 'the k-th operation fails', run_one=run_case,
+                                       describe_one=describe))

@@ -2,10 +2,12 @@
 """Files of the host as source and target, for kill_test.py and failing_step_test.py."""
 import glob
 import os
+import random
 import shutil
 import socket
 import time
 
+import kills
 import lab
 import place
 import steps
@@ -14,6 +16,18 @@ from lab import KIB, LAB, MIB
 FIRST, UPDATE = 'first sync', 'update'
 AGENTS = {'agent.lock', 'targets', 'targets/vol.state', 'targets/vol.journal'}
 SENDERS = {'lock', 'replication.state'}
+
+
+def play(choose, scenario, **options):
+    """Counts the steps, and runs the cases that choose(rng, counted) returns."""
+    seed = lab.seed_from_environment()
+    rng = random.Random(seed)
+    steps.build()
+    lab.make_certificates(lab.PKI, 'nas1', 'nas2')
+    files = Files(rng)
+    cases = choose(rng, kills.count_all(files, (FIRST, UPDATE)))
+    kills.run_all(files, scenario, cases, seed, **options)
+    files.agent.stop()
 
 
 def free_port():

@@ -9,35 +9,14 @@ abort. kills.py has what must hold. A first sync, and one that sends what differ
                       with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S
 """
-import os
-import random
-import shutil
-import tempfile
-
-LAB = tempfile.mkdtemp(prefix='snapsync-kill-')
-os.environ['SNAPSYNC_LAB'] = LAB  # lab wants to know it
-
-import files_place  # noqa: E402
-import kills  # noqa: E402
-import lab  # noqa: E402
-import steps  # noqa: E402
+import host_lab  # before lab
+import files_place
+import kills
 
 
-def main():
-    seed = lab.seed_from_environment()
-    rng = random.Random(seed)
-    steps.build()
-    lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-    files = files_place.Files(rng)
-    everything = kills.all_cases(kills.count_all(files, (files_place.FIRST,
-                                                         files_place.UPDATE)))
-    cases = kills.limit(rng, everything) or kills.sample(rng, everything, True)
-    kills.run_all(files, 'SIGKILL at a step, files', cases, seed)
-    files.agent.stop()
-    lab.finish()
+def choose(rng, counted):
+    everything = kills.all_cases(counted)
+    return kills.limit(rng, everything) or kills.sample(rng, everything, True)
 
 
-try:
-    main()
-finally:
-    shutil.rmtree(LAB)
+host_lab.play(lambda: files_place.play(choose, 'SIGKILL at a step, files'))

@@ -14,15 +14,12 @@ import collections
 import os
 import random
 import re
-import shutil
-import tempfile
 
-if 'SNAPSYNC_LAB' not in os.environ:
-    os.environ['SNAPSYNC_LAB'] = tempfile.mkdtemp(prefix='snapsync-cut.')
-import lab  # noqa: E402: it wants to know the folder
-import side_by_side  # noqa: E402
-from cut_proxy import OUTAGE, TO_AGENT, TO_SENDER, WAYS, Proxy  # noqa: E402
-from lab import BLOCK, KIB, MIB, expect  # noqa: E402
+import host_lab  # before lab
+import lab
+import side_by_side
+from cut_proxy import OUTAGE, TO_AGENT, TO_SENDER, WAYS, Proxy
+from lab import BLOCK, KIB, MIB, expect
 
 CASES = int(os.environ.get('SNAPSYNC_CASES') or
             (2400 if os.environ.get('SNAPSYNC_LONG') else 60))
@@ -234,8 +231,4 @@ def main():
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    finally:
-        shutil.rmtree(os.environ['SNAPSYNC_LAB'])
-    lab.finish()
+    host_lab.play(main)

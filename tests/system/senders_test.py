@@ -14,16 +14,13 @@ import hashlib
 import os
 import random
 import re
-import shutil
 import signal
-import tempfile
 import time
 
-if 'SNAPSYNC_LAB' not in os.environ:
-    os.environ['SNAPSYNC_LAB'] = tempfile.mkdtemp(prefix='snapsync-senders.')
-import lab  # noqa: E402: it wants to know the folder
-import side_by_side  # noqa: E402
-from lab import MIB, expect  # noqa: E402
+import host_lab  # before lab
+import lab
+import side_by_side
+from lab import MIB, expect
 
 ROUNDS = int(os.environ.get('SNAPSYNC_CASES') or
              (5000 if os.environ.get('SNAPSYNC_LONG') else 50))
@@ -219,8 +216,4 @@ def main():
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    finally:
-        shutil.rmtree(os.environ['SNAPSYNC_LAB'])
-    lab.finish()
+    host_lab.play(main)
