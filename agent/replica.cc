@@ -311,7 +311,9 @@ absl::Status Replica::CheckLive(const Id128& id, const std::string& peer) {
     return absl::OkStatus();
   }
   // Opened again it would take the volume back.
-  if (!id.none() && id == taken_over_) return taken_over_by_;
+  for (const auto& [session, by] : taken_over_) {
+    if (session == id) return by;
+  }
   return Error(Reason::kConnection,
                "volume " + options_.volume +
                    ": the session is not open here any more; open it again");
@@ -402,8 +404,8 @@ absl::Status Replica::TakeOver(const std::string& peer) {
   if (live_ != nullptr) {
     Log(Severity::kWarning, "volume " + options_.volume + ": " + peer +
                                 " takes over from " + live_peer_);
-    taken_over_ = live_id_;
-    taken_over_by_ = taken;
+    taken_over_.emplace_back(live_id_, taken);
+    if (taken_over_.size() > kTakenOverKept) taken_over_.pop_front();
     DropLive(taken);
   }
   if (const auto hasher = hashing_.lock()) hasher->Fence(taken);

@@ -15,6 +15,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -175,9 +176,10 @@ class Replica {
   std::shared_ptr<Session> live_ ABSL_GUARDED_BY(mutex_);
   Id128 live_id_ ABSL_GUARDED_BY(mutex_);
   std::string live_peer_ ABSL_GUARDED_BY(mutex_);
-  // The session that was taken over last, and what it is told.
-  Id128 taken_over_ ABSL_GUARDED_BY(mutex_);
-  absl::Status taken_over_by_ ABSL_GUARDED_BY(mutex_);
+  // Sessions that were taken over, and what they are told; the newest last.
+  static constexpr size_t kTakenOverKept = 64;
+  std::deque<std::pair<Id128, absl::Status>> taken_over_
+      ABSL_GUARDED_BY(mutex_);
   // When ExpireSession() first saw this session at this watermark.
   std::pair<Id128, uint64_t> seen_ ABSL_GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point seen_at_ ABSL_GUARDED_BY(mutex_);

@@ -4,7 +4,7 @@
 // from the agent's watermark on, and commits. While the agent flushes a segment
 // the next one is on its way. After a broken connection it waits, opens the
 // session again and goes on at the watermark, until nothing has moved for
-// `timeout`.
+// `retry_for`.
 //
 // Used by one thread at a time.
 #ifndef SNAPSYNC_SENDER_PUMP_H_

@@ -83,6 +83,16 @@ class LimitedReader final : public BlockReader {
   const uint64_t size_;
 };
 
+// Removes a snapshot that we made. OK when it is gone already.
+absl::Status RemoveSnapshot(const SnapshotName& name) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const VolumeGroup group,
+                            ReadVolumeGroup(name.group));
+  const LogicalVolume* found = group.FindName(name.name);
+  // Without our tag it is somebody's, whatever its name.
+  if (found == nullptr || !found->HasTag(kTag)) return absl::OkStatus();
+  return RemoveVolumes(group, {*found});
+}
+
 }  // namespace
 
 absl::StatusOr<SourceFacts> ExamineSource(const SourceOptions& options) {
@@ -112,15 +122,6 @@ absl::Status MakeSnapshot(const LogicalVolume& origin,
   options.activation_skip = true;
   options.tags = {kTag};
   return CreateThinSnapshot(group, origin, name.name, options);
-}
-
-absl::Status RemoveSnapshot(const SnapshotName& name) {
-  SNAPSYNC_ASSIGN_OR_RETURN(const VolumeGroup group,
-                            ReadVolumeGroup(name.group));
-  const LogicalVolume* found = group.FindName(name.name);
-  // Without our tag it is somebody's, whatever its name.
-  if (found == nullptr || !found->HasTag(kTag)) return absl::OkStatus();
-  return RemoveVolumes(group, {*found});
 }
 
 absl::Status RemoveUnneeded(const ReplicationStore& store,

@@ -61,11 +61,9 @@ absl::StatusOr<SourceFacts> ExamineSource(const SourceOptions& options);
 absl::Status MakeSnapshot(const LogicalVolume& origin,
                           const SnapshotName& name);
 
-// Removes a snapshot that we made. OK when it is gone already.
-absl::Status RemoveSnapshot(const SnapshotName& name);
-
-// Removes those that are not needed any more, by the state that is stored, and
-// has it forget them. What can't be removed is tried again by the next call.
+// Removes the snapshots that are not needed any more, by the state that is
+// stored, and has it forget them. Only those that we made, by their tag. What
+// can't be removed is tried again by the next call.
 absl::Status RemoveUnneeded(const ReplicationStore& store,
                             ReplicationState& state);
 

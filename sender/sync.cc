@@ -283,6 +283,11 @@ class Sync {
         state_.base->snapshot.name != snapshot_.name) {
       state_.unneeded.push_back(state_.base->snapshot);
     }
+    // One that could not be removed so far, and was given as --src.
+    std::erase_if(state_.unneeded, [this](const SnapshotName& snapshot) {
+      return snapshot.group == snapshot_.group &&
+             snapshot.name == snapshot_.name;
+    });
     had_saved_ = state_.base && state_.base->saved;
     state_.pending.reset();
     state_.base.reset();

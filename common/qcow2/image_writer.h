@@ -101,14 +101,15 @@ class ImageWriter final : public BlockWriter {
   const uint64_t size_;
   const Geometry geometry_;
 
-  // Held by one Flush() at a time, while writes go on. Taken before mutex_.
+  // Held by one Flush() or ReadBack() at a time, while writes go on. Taken
+  // before mutex_.
   Mutex flushing_ ABSL_ACQUIRED_BEFORE(mutex_);
   Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   PartialClusters partial_ ABSL_GUARDED_BY(mutex_);
 
-  // Null after Retire(), which takes both mutexes: a flush uses them with
-  // flushing_ held, the others with mutex_.
+  // Null after Retire(), which takes both mutexes: flushing and reading back
+  // use them with flushing_ held, the others with mutex_.
   std::unique_ptr<GrowingFile> file_;
   std::unique_ptr<StageJournal> journal_;
   std::unique_ptr<ClusterStore> store_;  // last: its threads use the file

@@ -118,6 +118,19 @@ TEST_P(ReplicaTest, WhoTakesOverWritesAndTheOtherIsTold) {
   EXPECT_THAT(Sync(Full()), IsOk());
 }
 
+TEST_P(ReplicaTest, EachOfThoseThatWereTakenOverIsTold) {
+  const auto first = replica_->Open(Full(), "alice");
+  ASSERT_THAT(first, IsOk());
+  EXPECT_THAT(replica_->TakeOver("bob"), IsOk());
+  const auto second = replica_->Open(Full(), "bob");
+  ASSERT_THAT(second, IsOk());
+  EXPECT_THAT(replica_->TakeOver("carol"), IsOk());
+  EXPECT_THAT(replica_->Find(first->session, "alice").status(),
+              FailsWith(Reason::kBusy, "taken over by bob"));
+  EXPECT_THAT(replica_->Find(second->session, "bob").status(),
+              FailsWith(Reason::kBusy, "taken over by carol"));
+}
+
 TEST_P(ReplicaTest, TakingOverFromNobodyChangesNothing) {
   const SessionRequest first = FirstSync();
   ASSERT_THAT(replica_->Open(Request(first.generation), "alice"), IsOk());
