@@ -288,9 +288,13 @@ absl::StatusOr<SessionGrant> Replica::Resume(const TargetRecord& record,
       store_->OpenJournal(options_.volume, record.session->id));
   SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<BlockWriter> writer,
                             target_->OpenStage(record.session->stage));
-  live_ = std::make_shared<Session>(std::move(writer), std::move(journal),
-                                    record.session->source_size,
-                                    record.session->chunk_count, verify);
+  Session::Options options;
+  options.source_size = record.session->source_size;
+  options.chunk_count = record.session->chunk_count;
+  options.verify = verify;
+  options.threads = options_.threads;
+  live_ =
+      std::make_shared<Session>(std::move(writer), std::move(journal), options);
   live_id_ = Id128::Random();
   SessionGrant grant;
   grant.session = live_id_;

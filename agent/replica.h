@@ -35,8 +35,8 @@ namespace snapsync {
 struct ReplicaOptions {
   std::string volume;
   std::string kind;
-  uint64_t keep = 3;                      // generation snapshots
-  bool read_ahead = true;                 // hash with a thread of its own
+  uint64_t keep = 3;    // generation snapshots
+  bool threads = true;  // hash and write with threads of its own
   std::function<int64_t()> unix_seconds;  // the wall clock, for people
 };
 

@@ -91,7 +91,7 @@ absl::StatusOr<HashStart> Replica::StartHash(const HashRequest& request,
                             target_->OpenReader());
   start.hasher =
       std::make_shared<Hasher>(std::move(reader), request.source_size,
-                               request.first_block, options_.read_ahead);
+                               request.first_block, options_.threads);
   hashing_ = start.hasher;
   hashing_peer_ = peer;
   return start;

@@ -2,7 +2,6 @@
 #include "agent/session.h"
 
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 #include <shared_mutex>
 #include <string>
@@ -15,12 +14,9 @@
 namespace snapsync {
 
 Session::Session(std::unique_ptr<BlockWriter> writer,
-                 std::unique_ptr<Journal> journal, uint64_t source_size,
-                 uint64_t chunk_count, bool verify)
+                 std::unique_ptr<Journal> journal, const Options& options)
     : writer_(std::move(writer)),
-      source_size_(source_size),
-      chunk_count_(chunk_count),
-      verify_(verify),
+      options_(options),
       progress_{journal->last().watermark, journal->last().digest},
       journal_(std::move(journal)) {}
 
@@ -28,13 +24,13 @@ absl::StatusOr<std::unique_ptr<Session::Segment>> Session::StartSegment(
     uint64_t first) {
   MutexLock lock(&mutex_);
   if (!status_.ok()) return status_;
-  if (first < progress_.watermark || first >= chunk_count_ ||
+  if (first < progress_.watermark || first >= options_.chunk_count ||
       in_flight_.contains(first)) {
     return Error(Reason::kConnection,
                  "segment at chunk " + std::to_string(first) +
                      " is out of turn: the watermark is " +
                      std::to_string(progress_.watermark) + " of " +
-                     std::to_string(chunk_count_));
+                     std::to_string(options_.chunk_count));
   }
   in_flight_.insert(first);
   return std::unique_ptr<Segment>(new Segment(this, first));
@@ -59,12 +55,12 @@ absl::Status Session::CheckComplete(uint64_t chunk_count,
                                     const Digest256& digest) {
   MutexLock lock(&mutex_);
   if (!status_.ok()) return status_;
-  if (chunk_count != chunk_count_ || progress_.watermark != chunk_count_ ||
-      !in_flight_.empty()) {
+  if (chunk_count != options_.chunk_count ||
+      progress_.watermark != options_.chunk_count || !in_flight_.empty()) {
     return Error(
         Reason::kVerification,
         "the session is not complete: " + std::to_string(progress_.watermark) +
-            " of " + std::to_string(chunk_count_) +
+            " of " + std::to_string(options_.chunk_count) +
             " chunks are durable, the sender says it sent " +
             std::to_string(chunk_count));
   }
@@ -88,17 +84,15 @@ absl::Status Session::Fail(const absl::Status& status) {
   return status;
 }
 
-absl::Status Session::WriteBatch(std::span<const WriteOperation> writes,
-                                 const ExtentList& zeroes) {
+void Session::WriteBatch(std::span<const WriteOperation> writes,
+                         const ExtentList& zeroes) {
   const std::shared_lock writing(writing_);
-  SNAPSYNC_RETURN_IF_ERROR(status());
-  if (!writes.empty()) {
-    if (absl::Status s = writer_->Write(writes); !s.ok()) return Fail(s);
-  }
+  absl::Status status = this->status();
+  if (status.ok() && !writes.empty()) status = writer_->Write(writes);
   for (const Extent& extent : zeroes.extents()) {
-    if (absl::Status s = writer_->Zero(extent); !s.ok()) return Fail(s);
+    if (status.ok()) status = writer_->Zero(extent);
   }
-  return absl::OkStatus();
+  if (!status.ok()) Fail(status).IgnoreError();
 }
 
 absl::StatusOr<SegmentAck> Session::MakeDurable(uint64_t first,
@@ -126,7 +120,7 @@ absl::StatusOr<SegmentAck> Session::MakeDurable(uint64_t first,
   SNAPSYNC_RETURN_IF_ERROR(status());
   // The order is the promise: data, then the watermark that speaks of it.
   if (absl::Status s = writer_->Flush(); !s.ok()) return Fail(s);
-  if (verify_) {
+  if (options_.verify) {
     if (absl::Status s = ReadBack(*writer_, chunks); !s.ok()) return Fail(s);
   }
   if (absl::Status s = journal_->Append({ack.watermark, ack.digest}); !s.ok()) {
@@ -143,70 +137,54 @@ void Session::Leave(uint64_t first) {
 }
 
 Session::Segment::Segment(Session* session, uint64_t first)
-    : session_(session), first_(first) {}
+    : session_(session),
+      first_(first),
+      batches_([session](auto writes,
+                         auto& zeroes) { session->WriteBatch(writes, zeroes); },
+               BatchOptions()) {}
+
+BatchWriter::Options Session::Segment::BatchOptions() const {
+  BatchWriter::Options options;
+  options.copy = !session_->writer_->copies();
+  if (!options.copy || !session_->options_.threads) options.threads = 0;
+  // A small session needs no large buffer.
+  options.most_bytes = std::min(BatchWriter::kBatchBytes / kChunkDataBytes,
+                                session_->options_.chunk_count - first_) *
+                       kChunkDataBytes;
+  return options;
+}
 
 Session::Segment::~Segment() {
-  if (!left_) session_->Leave(first_);
+  if (left_) return;
+  batches_.Drain();
+  session_->Leave(first_);
 }
 
 absl::Status Session::Segment::Add(const Chunk& chunk) {
   const uint64_t expected = first_ + chunks_.size();
-  if (chunk.index != expected || expected >= session_->chunk_count_ ||
+  if (chunk.index != expected || expected >= session_->options_.chunk_count ||
       chunks_.size() >= kMaxSegmentChunks) {
     return Error(Reason::kOther, "chunk " + std::to_string(chunk.index) +
                                      " from the sender, expected " +
                                      std::to_string(expected));
   }
-  SNAPSYNC_RETURN_IF_ERROR(CheckChunk(chunk, session_->source_size_));
-  if (buffered_ + chunk.data.size() > kBatchBytes) {
-    SNAPSYNC_RETURN_IF_ERROR(WriteOut());
-  }
-  const bool copy = !session_->writer_->copies();
-  if (copy && buffer_.size() == 0 && !chunk.data.empty()) {
-    // A segment of zeroes needs none, a small session no large one.
-    buffer_ = AlignedBuffer(std::min(kBatchBytes / kChunkDataBytes,
-                                     session_->chunk_count_ - first_) *
-                            kChunkDataBytes);
-  }
-  const std::byte* from = chunk.data.data();
+  SNAPSYNC_RETURN_IF_ERROR(CheckChunk(chunk, session_->options_.source_size));
+  std::span<const std::byte> data = chunk.data;
   for (const Piece& piece : chunk.pieces) {
     if (piece.kind != PieceKind::kData) {
-      // A plan is ascending, but a peer's chunks may not be.
-      if (!zeroes_.empty() && piece.offset < zeroes_.extents().back().end()) {
-        SNAPSYNC_RETURN_IF_ERROR(WriteOut());
-      }
-      zeroes_.Append({piece.offset, piece.length});
+      batches_.AddZeroes({piece.offset, piece.length});
       continue;
     }
-    const std::byte* data = from;
-    if (copy) {
-      data = static_cast<const std::byte*>(
-          std::memcpy(buffer_.data() + buffered_, from, piece.length));
-    }
-    if (!writes_.empty() &&
-        writes_.back().offset + writes_.back().data.size() == piece.offset) {
-      writes_.back().data = {writes_.back().data.data(),
-                             writes_.back().data.size() + piece.length};
-    } else {
-      writes_.push_back({piece.offset, {data, piece.length}});
-    }
-    from += piece.length;
-    buffered_ += piece.length;
+    batches_.Add(piece.offset, data.first(piece.length));
+    data = data.subspan(piece.length);
   }
   chunks_.push_back({chunk.index, chunk.pieces, {}, chunk.checksum});
-  return copy ? absl::OkStatus() : WriteOut();
-}
-
-absl::Status Session::Segment::WriteOut() {
-  SNAPSYNC_RETURN_IF_ERROR(session_->WriteBatch(writes_, zeroes_));
-  writes_.clear();
-  zeroes_ = ExtentList();
-  buffered_ = 0;
-  return absl::OkStatus();
+  if (session_->writer_->copies()) batches_.Submit();
+  return session_->status();
 }
 
 absl::StatusOr<SegmentAck> Session::Segment::Finish() {
-  SNAPSYNC_RETURN_IF_ERROR(WriteOut());
+  batches_.Drain();
   absl::StatusOr<SegmentAck> ack = session_->MakeDurable(first_, chunks_);
   session_->Leave(first_);
   left_ = true;

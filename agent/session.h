@@ -24,8 +24,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "agent/batch_writer.h"
 #include "agent/journal.h"
-#include "common/base/aligned_buffer.h"
 #include "common/base/mutex.h"
 #include "common/block/block_device.h"
 #include "common/transfer/chunk.h"
@@ -35,18 +35,22 @@ namespace snapsync {
 
 class Session {
  public:
-  // Data held in memory by one segment before it is written.
-  static constexpr uint64_t kBatchBytes = 4 * kMiB;
   // Chunks that one segment may hold, whatever the sender wants.
   static constexpr uint64_t kMaxSegmentChunks = 4096;
 
   class Segment;
 
-  // `writer` takes `source_size` bytes; the watermark is the journal's. With
-  // `verify` the watermark moves only past what was read back, and is what was
-  // sent.
+  struct Options {
+    uint64_t source_size = 0;  // bytes, which the writer takes
+    uint64_t chunk_count = 0;
+    // The watermark moves only past what was read back, and is what was sent.
+    bool verify = true;
+    bool threads = true;  // write with threads of its own
+  };
+
+  // The watermark is the journal's.
   Session(std::unique_ptr<BlockWriter> writer, std::unique_ptr<Journal> journal,
-          uint64_t source_size, uint64_t chunk_count, bool verify);
+          const Options& options);
 
   // Begins a run of chunks that starts with number `first`: at the watermark,
   // or where a segment under way will have moved it by then. The session must
@@ -67,8 +71,9 @@ class Session {
   void Fence(const absl::Status& reason);
 
  private:
-  absl::Status WriteBatch(std::span<const WriteOperation> writes,
-                          const ExtentList& zeroes);
+  // An error is in status().
+  void WriteBatch(std::span<const WriteOperation> writes,
+                  const ExtentList& zeroes);
   absl::StatusOr<SegmentAck> MakeDurable(uint64_t first,
                                          std::vector<Chunk>& chunks);
   void Leave(uint64_t first);
@@ -76,9 +81,7 @@ class Session {
 
   // Constant after construction.
   const std::unique_ptr<BlockWriter> writer_;  // thread-safe by itself
-  const uint64_t source_size_;
-  const uint64_t chunk_count_;
-  const bool verify_;
+  const Options options_;
 
   // Held shared by each write and flush, exclusively by Fence().
   std::shared_mutex writing_;
@@ -100,7 +103,8 @@ class Session::Segment {
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
 
-  // Checks the chunk and writes it, now or with the next ones.
+  // Checks the chunk and writes it, now or with the next ones. An error of an
+  // earlier write may be returned by a later call, by Finish() at the latest.
   absl::Status Add(const Chunk& chunk);
 
   // Writes what is left, waits for the segments before this one, and makes it
@@ -110,16 +114,14 @@ class Session::Segment {
  private:
   friend class Session;
   Segment(Session* session, uint64_t first);
-  absl::Status WriteOut();
+  // As the writer wants it.
+  BatchWriter::Options BatchOptions() const;
 
   Session* const session_;
   const uint64_t first_;
   bool left_ = false;
   std::vector<Chunk> chunks_;  // that were added, without their data
-  AlignedBuffer buffer_;
-  uint64_t buffered_ = 0;  // bytes of buffer_
-  std::vector<WriteOperation> writes_;
-  ExtentList zeroes_;
+  BatchWriter batches_;
 };
 
 }  // namespace snapsync

@@ -35,7 +35,7 @@ void Agent::Start() {
   ReplicaOptions options;
   options.volume = "volume";
   options.kind = "simulated";
-  options.read_ahead = false;
+  options.threads = false;
   options.unix_seconds = [] { return int64_t{1}; };
   replica_ = std::make_unique<Replica>(std::move(options), volume_->Open(),
                                        store_.get());

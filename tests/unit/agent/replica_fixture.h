@@ -46,7 +46,7 @@ class ReplicaTest : public testing::TestWithParam<bool> {
     options.volume = "vol";
     options.kind = "simulated";
     // The ports of the simulation are for one thread.
-    options.read_ahead = false;
+    options.threads = false;
     options.unix_seconds = [] { return int64_t{1}; };
     replica_ = std::make_unique<Replica>(std::move(options), volume_.Open(),
                                          store_.get());

@@ -26,14 +26,19 @@ class SessionTest : public testing::Test {
     Open();
   }
 
+  // A session at the journal's watermark.
   void Open(uint64_t chunk_count = kChunks) {
     auto journal =
         Journal::Open(std::make_unique<MemoryReader>(journal_),
                       std::make_unique<MemoryWriter>(journal_), session_id_);
     ASSERT_THAT(journal, IsOk());
+    Session::Options options;
+    options.source_size = kSize;
+    options.chunk_count = chunk_count;
+    options.verify = verify_;
+    options.threads = threads_;
     session_ = std::make_unique<Session>(std::make_unique<MemoryWriter>(stage_),
-                                         *std::move(journal), kSize,
-                                         chunk_count, verify_);
+                                         *std::move(journal), options);
     journal_->operations.clear();
   }
 
@@ -76,13 +81,14 @@ class SessionTest : public testing::Test {
   }
 
   Random random_{1};
-  const Id128 session_id_ = random_.Id();
+  Id128 session_id_ = random_.Id();
   std::vector<std::byte> data_;
   std::shared_ptr<MemoryDevice> stage_ = std::make_shared<MemoryDevice>(kSize);
   std::shared_ptr<MemoryDevice> journal_ =
       std::make_shared<MemoryDevice>(Journal::kBytes);
   std::unique_ptr<Session> session_;
   bool verify_ = false;
+  bool threads_ = false;
 };
 
 TEST_F(SessionTest, ASegmentOutOfTurnIsRefused) {
@@ -306,25 +312,59 @@ TEST_F(SessionTest, MoreDataThanABatchIsWrittenOnTheWayUntilTheFence) {
   };
   for (uint64_t i = 0; i < 6; ++i) {
     ASSERT_THAT(add(i), IsOk());
-    EXPECT_EQ(stage_->Count("write"), i < 4 ? 0U : 1U);
+    EXPECT_EQ(stage_->Count("write"), i / 2);
   }
   session_->Fence(Error(Reason::kConnection, "superseded"));
-  ASSERT_THAT(add(6), IsOk());
-  ASSERT_THAT(add(7), IsOk());
-  EXPECT_THAT(add(8), FailsWith(Reason::kConnection, "superseded"));
-  EXPECT_EQ(stage_->Count("write"), 1U);
+  EXPECT_THAT(add(6), FailsWith(Reason::kConnection, "superseded"));
+  EXPECT_THAT(segment->Finish(), FailsWith(Reason::kConnection, "superseded"));
+  EXPECT_EQ(stage_->Count("write"), 2U);
 }
 
 TEST_F(SessionTest, BatchesArriveWhole) {
-  const auto segment = Start(0);
-  std::vector<std::byte> sent;
-  for (uint64_t i = 0; i < kChunks; ++i) {
-    ASSERT_THAT(segment->Add(Make(i, {{i * kMiB, kMiB, PieceKind::kData}})),
-                IsOk());
-    sent.insert(sent.end(), data_.begin(), data_.end());
+  for (const bool threads : {false, true}) {
+    threads_ = threads;
+    session_id_ = random_.Id();
+    Open();
+    const auto segment = Start(0);
+    std::vector<std::byte> sent;
+    for (uint64_t i = 0; i < kChunks; ++i) {
+      ASSERT_THAT(segment->Add(Make(i, {{i * kMiB, kMiB, PieceKind::kData}})),
+                  IsOk());
+      sent.insert(sent.end(), data_.begin(), data_.end());
+    }
+    ASSERT_THAT(segment->Finish(), IsOk());
+    EXPECT_TRUE(std::equal(sent.begin(), sent.end(), stage_->bytes.begin()));
   }
+}
+
+TEST_F(SessionTest, AWriteThatFailsInAThreadIsToldByFinishAtTheLatest) {
+  threads_ = true;
+  Open();
+  stage_->before = Fails("write");
+  const auto segment = Start(0);
+  for (uint64_t i = 0; i < kChunks; ++i) {
+    if (!segment->Add(Make(i, {{i * kMiB, kMiB, PieceKind::kData}})).ok()) {
+      break;
+    }
+  }
+  EXPECT_THAT(segment->Finish(), FailsWith(Reason::kIo, "broken"));
+  EXPECT_EQ(stage_->Count("flush"), 0U);
+  EXPECT_EQ(session_->progress().watermark, 0U);
+}
+
+TEST_F(SessionTest, DataThatGoBackAreWrittenInTheirOrder) {
+  threads_ = true;
+  Open();
+  const auto segment = Start(0);
+  for (uint64_t i = 0; i < kChunks; ++i) {
+    const uint64_t offset = i % 4 * kMiB / 2;
+    ASSERT_THAT(segment->Add(Make(i, {{offset, kMiB, PieceKind::kData}})),
+                IsOk());
+  }
+  const std::vector<std::byte> last = data_;  // of chunk 9, at 512 KiB
   ASSERT_THAT(segment->Finish(), IsOk());
-  EXPECT_TRUE(std::equal(sent.begin(), sent.end(), stage_->bytes.begin()));
+  EXPECT_TRUE(
+      std::equal(last.begin(), last.end(), stage_->bytes.begin() + kMiB / 2));
 }
 
 // No plan of ours does that, but a peer may.
