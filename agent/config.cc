@@ -111,6 +111,7 @@ absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
   }
   config.session_expiry_seconds = static_cast<uint64_t>(expiry);
   config.bytes_per_second = agent.Size("speed-limit", 0);
+  config.manifests = agent.Boolean("manifests", true);
   if (config.listen.empty()) {
     agent.Refuse("listen", "needs at least one \"ADDRESS:PORT\"");
   }

@@ -43,6 +43,7 @@ struct AgentConfig {
   uint64_t timeout_seconds = 120;
   uint64_t session_expiry_seconds = 86400;  // 0: never
   uint64_t bytes_per_second = 0;            // for the whole agent; 0: no limit
+  bool manifests = true;                    // keep what scrub compares with
   std::string tls_ca;
   std::string tls_certificate;
   std::string tls_key;

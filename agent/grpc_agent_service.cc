@@ -5,9 +5,11 @@
 #include <vector>
 
 #include "agent/grpc_replicate.h"
+#include "agent/scrub.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/wire/convert.h"
 #include "common/wire/limits.h"
 #include "common/wire/status.h"
@@ -96,6 +98,37 @@ grpc::Status GrpcAgentService::Promote(grpc::ServerContext* context,
       gate_->Admit(*context, "promote", request->volume());
   return wire::ToGrpc(caller.ok() ? caller->replica->Promote()
                                   : caller.status());
+}
+
+grpc::Status GrpcAgentService::Scrub(
+    grpc::ServerContext* context, const v1::ScrubRequest* request,
+    grpc::ServerWriter<v1::ScrubResponse>* writer) {
+  // Like promoting, it is for this host's own operator.
+  const absl::StatusOr<Caller> caller =
+      gate_->Admit(*context, "promote", request->volume());
+  if (!caller.ok()) return wire::ToGrpc(caller.status());
+  ScrubOptions options;
+  options.from = request->from();
+  options.bytes_per_second = request->bytes_per_second();
+  options.renew = request->renew();
+  options.cancelled = [context] { return context->IsCancelled(); };
+  const absl::StatusOr<ScrubProgress> done =
+      RunScrub(*caller->replica, options, [&](const ScrubProgress& progress) {
+        for (const Extent& extent : progress.damaged) {
+          Log(Severity::kError,
+              "volume " + caller->volume +
+                  ": damaged: " + std::to_string(extent.length) +
+                  " bytes at offset " + std::to_string(extent.offset));
+        }
+        return writer->Write(wire::ToProto(progress))
+                   ? absl::OkStatus()
+                   : Error(Reason::kConnection, "nobody waits for the scrub");
+      });
+  if (done.ok()) {
+    Log(Severity::kInfo, "volume " + caller->volume + ": scrubbed, " +
+                             FormatBytes(done->damaged_bytes) + " damaged");
+  }
+  return wire::ToGrpc(done.status());
 }
 
 }  // namespace snapsync

@@ -43,6 +43,9 @@ class GrpcAgentService final : public v1::Agent::Service {
   grpc::Status Promote(grpc::ServerContext* context,
                        const v1::PromoteRequest* request,
                        v1::PromoteResponse* response) override;
+  grpc::Status Scrub(grpc::ServerContext* context,
+                     const v1::ScrubRequest* request,
+                     grpc::ServerWriter<v1::ScrubResponse>* writer) override;
 
  private:
   absl::StatusOr<Caller> AdmitToLook(const grpc::ServerContext& context,

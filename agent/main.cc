@@ -7,10 +7,12 @@
 #include <string>
 
 #include "agent/config.h"
-#include "agent/grpc_promote.h"
+#include "agent/grpc_own_agent.h"
+#include "agent/grpc_scrub_command.h"
 #include "agent/grpc_server.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/base/units.h"
 #include "common/wire/tls.h"
 
 namespace {
@@ -64,6 +66,21 @@ int main(int argc, char** argv) {
       "brought its state back");
   std::string volume;
   promote->add_option("volume", volume, "Its name or path")->required();
+  CLI::App* scrub = app.add_subcommand(
+      "scrub",
+      "Compare the newest generation of a volume on the disk with the manifest "
+      "of what was written");
+  scrub->add_option("volume", volume, "Its name or path")->required();
+  snapsync::ScrubOptions scrub_options;
+  scrub->add_option("--from", scrub_options.from,
+                    "Begin at this byte, where an earlier one ended");
+  std::string speed_limit = "0";
+  scrub->add_option("--speed-limit", speed_limit,
+                    "Bytes per second, with K, M or G; 0: none");
+  scrub->add_flag("--renew", scrub_options.renew,
+                  "Forget the manifest, and record what is there");
+  bool json = false;
+  scrub->add_flag("--json", json, "The result as JSON on stdout");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -76,6 +93,14 @@ int main(int argc, char** argv) {
     if (!status.ok()) return Fail(status);
     std::cout << volume << " is promoted: it may be written to here.\n";
     return 0;
+  }
+  if (scrub->parsed()) {
+    const auto limit = snapsync::ParseSize(speed_limit);
+    if (!limit.ok()) return Fail(limit.status());
+    scrub_options.bytes_per_second = *limit;
+    const absl::Status status =
+        snapsync::RunScrubCommand(*config, volume, scrub_options, json);
+    return status.ok() ? 0 : Fail(status);
   }
   return check->parsed() ? RunCheckConfig(path, *config) : RunServe(*config);
 }

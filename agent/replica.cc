@@ -293,8 +293,9 @@ absl::StatusOr<SessionGrant> Replica::Resume(const TargetRecord& record,
   options.chunk_count = record.session->chunk_count;
   options.verify = verify;
   options.threads = options_.threads;
-  live_ =
-      std::make_shared<Session>(std::move(writer), std::move(journal), options);
+  auto log = OpenManifestLog(*record.session, journal->last().watermark);
+  live_ = std::make_shared<Session>(std::move(writer), std::move(journal),
+                                    std::move(log), options);
   live_id_ = Id128::Random();
   SessionGrant grant;
   grant.session = live_id_;
@@ -361,6 +362,7 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
     }
     return seal.status();
   }
+  if (options_.manifest) KeepManifest(session);
   record.state = TargetState::kAt;
   record.replication = session.replication;
   record.generation = session.generation;
@@ -375,6 +377,7 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
     record.generations.erase(record.generations.begin());
   }
   SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+  if (options_.manifest) RemoveManifestLog();
   const uint64_t keep =
       session.image.keep == 0 ? options_.keep : session.image.keep;
   if (absl::Status s = target_->Prune(number, keep); !s.ok()) {

@@ -24,6 +24,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "agent/hasher.h"
+#include "agent/scrub.h"
 #include "agent/session.h"
 #include "agent/session_store.h"
 #include "agent/targets/target.h"
@@ -35,8 +36,9 @@ namespace snapsync {
 struct ReplicaOptions {
   std::string volume;
   std::string kind;
-  uint64_t keep = 3;    // generation snapshots
-  bool threads = true;  // hash and write with threads of its own
+  uint64_t keep = 3;     // generation snapshots
+  bool threads = true;   // hash and write with threads of its own
+  bool manifest = true;  // keep what scrub compares with
   std::function<int64_t()> unix_seconds;  // the wall clock, for people
 };
 
@@ -98,6 +100,14 @@ class Replica {
   // promoted volume holds becomes a generation first, but not in a dry run.
   absl::StatusOr<SendSource> PrepareSend(uint64_t number, bool dry_run);
 
+  // The next `bytes` of a scrub, from progress.next on; all is done when that
+  // is progress.size. kTargetUnsuitable when there is no whole generation, or
+  // no manifest is kept; kBaseMismatch when somebody wrote to a target that has
+  // no snapshot of it; kBusy as for StartHash().
+  absl::Status ScrubStep(uint64_t bytes, ScrubProgress& progress);
+  // Scrubs will record all anew.
+  absl::Status ForgetManifest();
+
   // From now on the volume is written to here, and receives nothing.
   absl::Status Promote();
   // It receives again. kBaseMismatch when it was written to since its newest
@@ -156,6 +166,19 @@ class Replica {
   absl::Status EndSession(TargetRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Receipt> FinishCommit(TargetRecord record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The manifest is a help: what goes wrong with it is logged. Null: none.
+  std::unique_ptr<ManifestLog> OpenManifestLog(const SessionRecord& session,
+                                               uint64_t watermark)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes the manifest that of the generation that `session` brought, or
+  // removes it.
+  void KeepManifest(const SessionRecord& session)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveManifestLog() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A new one, in which nothing is known, if there is none.
+  absl::StatusOr<std::unique_ptr<Manifest>> ManifestOf(
+      const GenerationRecord& generation, ScrubProgress& progress)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckReceives(const TargetRecord& record) const;
   absl::Status BeingWritten(const TargetRecord& record)

@@ -9,16 +9,20 @@
 
 #include "agent/read_back.h"
 #include "common/base/error.h"
+#include "common/base/log.h"
 #include "common/base/status_macros.h"
 
 namespace snapsync {
 
 Session::Session(std::unique_ptr<BlockWriter> writer,
-                 std::unique_ptr<Journal> journal, const Options& options)
+                 std::unique_ptr<Journal> journal,
+                 std::unique_ptr<ManifestLog> manifest_log,
+                 const Options& options)
     : writer_(std::move(writer)),
       options_(options),
       progress_{journal->last().watermark, journal->last().digest},
-      journal_(std::move(journal)) {}
+      journal_(std::move(journal)),
+      manifest_log_(std::move(manifest_log)) {}
 
 absl::StatusOr<std::unique_ptr<Session::Segment>> Session::StartSegment(
     uint64_t first) {
@@ -96,7 +100,8 @@ void Session::WriteBatch(std::span<const WriteOperation> writes,
 }
 
 absl::StatusOr<SegmentAck> Session::MakeDurable(uint64_t first,
-                                                std::vector<Chunk>& chunks) {
+                                                std::vector<Chunk>& chunks,
+                                                const CellChanges& cells) {
   SegmentAck ack;
   {
     MutexLock lock(&mutex_);
@@ -123,12 +128,26 @@ absl::StatusOr<SegmentAck> Session::MakeDurable(uint64_t first,
   if (options_.verify) {
     if (absl::Status s = ReadBack(*writer_, chunks); !s.ok()) return Fail(s);
   }
+  KeepInLog(first, ack.watermark, cells);
   if (absl::Status s = journal_->Append({ack.watermark, ack.digest}); !s.ok()) {
     return Fail(s);
   }
   MutexLock lock(&mutex_);
   progress_ = ack;
   return ack;
+}
+
+void Session::KeepInLog(uint64_t first, uint64_t end,
+                        const CellChanges& cells) {
+  if (manifest_log_ == nullptr) return;
+  absl::Status status = manifest_log_->Append(first, end, cells);
+  if (status.ok() && end == options_.chunk_count) {
+    status = manifest_log_->Flush();
+  }
+  if (status.ok()) return;
+  Log(Severity::kWarning,
+      "no manifest is kept of this session: " + std::string(MessageOf(status)));
+  manifest_log_.reset();
 }
 
 void Session::Leave(uint64_t first) {
@@ -139,6 +158,7 @@ void Session::Leave(uint64_t first) {
 Session::Segment::Segment(Session* session, uint64_t first)
     : session_(session),
       first_(first),
+      cells_(session->options_.source_size),
       batches_([session](auto writes,
                          auto& zeroes) { session->WriteBatch(writes, zeroes); },
                BatchOptions()) {}
@@ -173,9 +193,11 @@ absl::Status Session::Segment::Add(const Chunk& chunk) {
   for (const Piece& piece : chunk.pieces) {
     if (piece.kind != PieceKind::kData) {
       batches_.AddZeroes({piece.offset, piece.length});
+      cells_.AddZeroes({piece.offset, piece.length});
       continue;
     }
     batches_.Add(piece.offset, data.first(piece.length));
+    cells_.AddData(piece.offset, data.first(piece.length));
     data = data.subspan(piece.length);
   }
   chunks_.push_back({chunk.index, chunk.pieces, {}, chunk.checksum});
@@ -185,7 +207,8 @@ absl::Status Session::Segment::Add(const Chunk& chunk) {
 
 absl::StatusOr<SegmentAck> Session::Segment::Finish() {
   batches_.Drain();
-  absl::StatusOr<SegmentAck> ack = session_->MakeDurable(first_, chunks_);
+  absl::StatusOr<SegmentAck> ack =
+      session_->MakeDurable(first_, chunks_, cells_);
   session_->Leave(first_);
   left_ = true;
   return ack;

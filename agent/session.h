@@ -26,6 +26,7 @@
 #include "absl/status/statusor.h"
 #include "agent/batch_writer.h"
 #include "agent/journal.h"
+#include "agent/manifest_log.h"
 #include "common/base/mutex.h"
 #include "common/block/block_device.h"
 #include "common/transfer/chunk.h"
@@ -48,9 +49,10 @@ class Session {
     bool threads = true;  // write with threads of its own
   };
 
-  // The watermark is the journal's.
+  // The watermark is the journal's. `manifest_log` may be null: then there will
+  // be no manifest.
   Session(std::unique_ptr<BlockWriter> writer, std::unique_ptr<Journal> journal,
-          const Options& options);
+          std::unique_ptr<ManifestLog> manifest_log, const Options& options);
 
   // Begins a run of chunks that starts with number `first`: at the watermark,
   // or where a segment under way will have moved it by then. The session must
@@ -75,7 +77,10 @@ class Session {
   void WriteBatch(std::span<const WriteOperation> writes,
                   const ExtentList& zeroes);
   absl::StatusOr<SegmentAck> MakeDurable(uint64_t first,
-                                         std::vector<Chunk>& chunks);
+                                         std::vector<Chunk>& chunks,
+                                         const CellChanges& cells);
+  // Gives the log up when it fails.
+  void KeepInLog(uint64_t first, uint64_t end, const CellChanges& cells);
   void Leave(uint64_t first);
   absl::Status Fail(const absl::Status& status);
 
@@ -93,6 +98,7 @@ class Session {
 
   // Used only by the segment whose turn it is (MakeDurable).
   const std::unique_ptr<Journal> journal_;
+  std::unique_ptr<ManifestLog> manifest_log_;
 };
 
 // Used by one thread at a time. Destroyed before Finish() returned OK, it
@@ -121,6 +127,7 @@ class Session::Segment {
   const uint64_t first_;
   bool left_ = false;
   std::vector<Chunk> chunks_;  // that were added, without their data
+  CellChanges cells_;
   BatchWriter batches_;
 };
 

@@ -52,6 +52,7 @@ Replica* SessionRegistry::Add(const VolumeConfig& volume) {
   options.volume = volume.name;
   options.kind = volume.kind;
   options.keep = volume.keep;
+  options.manifest = config_.manifests;
   options.unix_seconds = [] { return int64_t{std::time(nullptr)}; };
   auto replica = std::make_unique<Replica>(
       options, MakeTarget(volume, config_.state_directory), store_.get());

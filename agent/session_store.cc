@@ -53,10 +53,22 @@ class FileSessionStore final : public SessionStore {
     return Journal::Open(std::move(reader), std::move(writer), id);
   }
 
+  absl::StatusOr<ManifestPlace> OpenManifestPlace(
+      const std::string& volume) override {
+    ManifestPlace place;
+    SNAPSYNC_ASSIGN_OR_RETURN(place.folder, OpenHostFolder(folder_ + "/"));
+    place.manifest = NameOf(volume) + ".manifest";
+    place.log = NameOf(volume) + ".manifest-log";
+    return place;
+  }
+
  private:
   // An image in a folder has a slash in its name.
+  static std::string NameOf(const std::string& volume) {
+    return absl::StrReplaceAll(volume, {{"/", "%2F"}});
+  }
   std::string PathOf(const std::string& volume, const char* suffix) const {
-    return folder_ + "/" + absl::StrReplaceAll(volume, {{"/", "%2F"}}) + suffix;
+    return folder_ + "/" + NameOf(volume) + suffix;
   }
 
   const std::string folder_;

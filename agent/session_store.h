@@ -6,6 +6,7 @@
 //
 //   STATE/targets/VOLUME.state     the TargetRecord
 //   STATE/targets/VOLUME.journal   the Journal
+//   STATE/targets/VOLUME.manifest, VOLUME.manifest-log
 //
 // Thread-safe for different volumes; one thread at a time for one volume.
 #ifndef SNAPSYNC_AGENT_SESSION_STORE_H_
@@ -18,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "agent/journal.h"
 #include "agent/target_record.h"
+#include "common/block/host_folder.h"
 
 namespace snapsync {
 
@@ -36,6 +38,17 @@ class SessionStore {
   // The journal of the volume, for the session `id`. Made if it is missing.
   virtual absl::StatusOr<std::unique_ptr<Journal>> OpenJournal(
       const std::string& volume, const Id128& id) = 0;
+
+  // Where the manifest of the volume and its log are.
+  struct ManifestPlace {
+    std::unique_ptr<HostFolder> folder;  // null: none are kept
+    std::string manifest;                // names in it
+    std::string log;
+  };
+  virtual absl::StatusOr<ManifestPlace> OpenManifestPlace(
+      const std::string& /*volume*/) {
+    return ManifestPlace{};
+  }
 };
 
 // Makes the folders that are missing.

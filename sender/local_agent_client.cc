@@ -209,6 +209,7 @@ absl::StatusOr<std::unique_ptr<AgentClient>> MakeLocalAgentClient(
     SNAPSYNC_ASSIGN_OR_RETURN(volume.kind, KindOf(path));
   }
   config.volumes.push_back(volume);
+  config.manifests = false;  // no agent is there that could scrub
   SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<SessionRegistry> registry,
                             SessionRegistry::Create(config));
   SNAPSYNC_ASSIGN_OR_RETURN(Replica* const replica,

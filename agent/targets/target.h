@@ -129,6 +129,15 @@ class Target {
     return NoGenerations();
   }
 
+  // Opens generation `number`, the newest, for reading: its snapshot, or, of a
+  // target that has none, the target itself, which `seal` must prove to be
+  // still it. Errors as CheckSeal() and OpenReader().
+  virtual absl::StatusOr<std::unique_ptr<BlockReader>> OpenGeneration(
+      uint64_t /*number*/, const std::string& seal) {
+    if (absl::Status s = CheckSeal(seal); !s.ok()) return s;
+    return OpenReader();
+  }
+
   // The first of `candidates` of which there is a snapshot here; nullopt: none.
   virtual absl::StatusOr<std::optional<Id128>> FindGeneration(
       const std::vector<Id128>& /*candidates*/) {

@@ -219,6 +219,15 @@ class LvmThinTarget final : public Target {
     return "/dev/" + found.group + "/" + found.name;
   }
 
+  absl::StatusOr<std::unique_ptr<BlockReader>> OpenGeneration(
+      uint64_t number, const std::string& /*seal*/) override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume found,
+                              FindNumber(target, number));
+    SNAPSYNC_RETURN_IF_ERROR(MakeActive(found));
+    return OpenFileReader(found.device_path);
+  }
+
   absl::StatusOr<std::optional<Id128>> FindGeneration(
       const std::vector<Id128>& candidates) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));

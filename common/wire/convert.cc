@@ -461,4 +461,39 @@ absl::StatusOr<VolumeState> FromProto(const v1::Volume& message) {
   return state;
 }
 
+v1::ScrubResponse ToProto(const ScrubProgress& progress) {
+  v1::ScrubResponse message;
+  message.set_generation(BytesOf(progress.generation.generation));
+  message.set_number(progress.generation.number);
+  message.set_size(progress.size);
+  message.set_next(progress.next);
+  message.set_compared(progress.compared);
+  message.set_recorded(progress.recorded);
+  message.set_damaged_manifest(progress.damaged_manifest);
+  message.set_damaged_bytes(progress.damaged_bytes);
+  for (const Extent& extent : progress.damaged) {
+    v1::ScrubDamage* item = message.add_damaged();
+    item->set_offset(extent.offset);
+    item->set_length(extent.length);
+  }
+  return message;
+}
+
+absl::StatusOr<ScrubProgress> FromProto(const v1::ScrubResponse& message) {
+  ScrubProgress progress;
+  SNAPSYNC_RETURN_IF_ERROR(ReadId("generation", message.generation(),
+                                  progress.generation.generation));
+  progress.generation.number = message.number();
+  progress.size = message.size();
+  progress.next = message.next();
+  progress.compared = message.compared();
+  progress.recorded = message.recorded();
+  progress.damaged_manifest = message.damaged_manifest();
+  progress.damaged_bytes = message.damaged_bytes();
+  for (const v1::ScrubDamage& item : message.damaged()) {
+    progress.damaged.push_back({item.offset(), item.length()});
+  }
+  return progress;
+}
+
 }  // namespace snapsync::wire

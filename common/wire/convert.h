@@ -11,7 +11,9 @@
 
 #include "absl/status/statusor.h"
 #include "common/transfer/chunk.h"
+#include "common/transfer/scrub_progress.h"
 #include "common/transfer/session_protocol.h"
+#include "snapsync/v1/agent.pb.h"
 #include "snapsync/v1/replication.pb.h"
 #include "snapsync/v1/types.pb.h"
 
@@ -61,6 +63,9 @@ absl::Status Append(const v1::ChangedSinceResponse& message, Changes& changes);
 
 v1::Volume ToProto(const VolumeState& state);
 absl::StatusOr<VolumeState> FromProto(const v1::Volume& message);
+
+v1::ScrubResponse ToProto(const ScrubProgress& progress);
+absl::StatusOr<ScrubProgress> FromProto(const v1::ScrubResponse& message);
 
 }  // namespace snapsync::wire
 

@@ -38,7 +38,7 @@ class SessionTest : public testing::Test {
     options.verify = verify_;
     options.threads = threads_;
     session_ = std::make_unique<Session>(std::make_unique<MemoryWriter>(stage_),
-                                         *std::move(journal), options);
+                                         *std::move(journal), nullptr, options);
     journal_->operations.clear();
   }
 
