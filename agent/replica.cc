@@ -461,12 +461,6 @@ absl::StatusOr<VolumeState> Replica::Describe() {
   state.generation = record.generation;
   state.number = record.number;
   state.promoted = record.promoted;
-  for (const GenerationRecord& generation : record.generations) {
-    state.generations.push_back(
-        {generation.generation, generation.number, generation.source_size,
-         generation.committed_unix_seconds,
-         target_->GenerationPath(generation.number).ok(), generation.verified});
-  }
   const absl::StatusOr<TargetFacts> facts = target_->Inspect();
   if (facts.ok()) {
     state.size = facts->size;
@@ -475,6 +469,15 @@ absl::StatusOr<VolumeState> Replica::Describe() {
     state.allocation_unit = facts->allocation_unit;
   } else if (state.problem.empty()) {
     SetProblem(facts.status(), state);
+  }
+  const std::vector<uint64_t> held =
+      target_->Generations().value_or(std::vector<uint64_t>());
+  for (const GenerationRecord& generation : record.generations) {
+    const bool retained =
+        std::find(held.begin(), held.end(), generation.number) != held.end();
+    state.generations.push_back(
+        {generation.generation, generation.number, generation.source_size,
+         generation.committed_unix_seconds, retained, generation.verified});
   }
   return state;
 }

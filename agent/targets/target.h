@@ -69,7 +69,8 @@ class Target {
   virtual bool in_place() const = 0;
 
   // The target as it is now. Writes nothing. kBusy when it is mounted, held or
-  // open elsewhere.
+  // open elsewhere. CheckSeal(), CheckRoom() and Generations() right after it
+  // may be about the volume group as this call saw it: LVM is slow to ask.
   virtual absl::StatusOr<TargetFacts> Inspect() = 0;
 
   // Proves that the target is what the commit that returned `seal` left, and
@@ -121,6 +122,11 @@ class Target {
                                              uint64_t number,
                                              const Id128& generation,
                                              const std::string& base_seal) = 0;
+
+  // The numbers of the generations of which there is a snapshot.
+  virtual absl::StatusOr<std::vector<uint64_t>> Generations() {
+    return std::vector<uint64_t>();
+  }
 
   // The path of the snapshot that Commit() made for generation `number`; of an
   // image, with 0, that of its file (of a chain: the newest one).

@@ -96,7 +96,8 @@ class LvmThinTarget final : public Target {
   bool in_place() const override { return false; }
 
   absl::StatusOr<TargetFacts> Inspect() override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
+    inspected_ = target;
     const LogicalVolume& volume = target.volume;
     for (const LogicalVolume& other : target.group.volumes) {
       if (other.merging && other.origin == volume.name) {
@@ -120,7 +121,7 @@ class LvmThinTarget final : public Target {
   }
 
   absl::Status CheckRoom(uint64_t new_bytes) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Inspected());
     SNAPSYNC_ASSIGN_OR_RETURN(const PoolSpace space, SpaceFor(target.volume));
     SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t mapped,
                               MappedBytes(target.volume));
@@ -128,12 +129,12 @@ class LvmThinTarget final : public Target {
   }
 
   absl::Status CheckSeal(const std::string& seal) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Inspected());
     return CheckSealOf(target, seal);
   }
 
   absl::StatusOr<std::unique_ptr<BlockReader>> OpenReader() override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
     SNAPSYNC_RETURN_IF_ERROR(MakeActive(target.volume));
     SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(target.volume));
     return OpenFileReader(target.volume.device_path);
@@ -141,7 +142,7 @@ class LvmThinTarget final : public Target {
 
   absl::StatusOr<std::string> CreateStage(uint64_t size,
                                           bool /*from_base*/) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, Find());
     if (size > target.volume.size) {
       return Error(Reason::kTargetUnsuitable,
                    target.volume.FullName() + " has " +
@@ -153,7 +154,7 @@ class LvmThinTarget final : public Target {
     SNAPSYNC_RETURN_IF_ERROR(RemoveOurs(target, target.group.FindName(name)));
     SNAPSYNC_RETURN_IF_ERROR(CreateThinSnapshot(target.group, target.volume,
                                                 name, {.tags = {kTag}}));
-    SNAPSYNC_ASSIGN_OR_RETURN(target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(target, Find());
     const LogicalVolume* stage = target.group.FindName(name);
     if (stage == nullptr || !stage->thin_id.has_value()) {
       return Error(Reason::kIo,
@@ -167,7 +168,7 @@ class LvmThinTarget final : public Target {
   absl::StatusOr<std::unique_ptr<BlockWriter>> OpenStage(
       const std::string& token) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const Stage wanted, Stage::Parse(token));
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
     SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume stage,
                               FindStage(target, wanted));
     if (stage.merging) {
@@ -190,14 +191,14 @@ class LvmThinTarget final : public Target {
                                      const Id128& generation,
                                      const std::string& base_seal) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const Stage wanted, Stage::Parse(token));
-    SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, Find());
     if (target.volume.uuid != wanted.volume_uuid) {
       return Mismatch(target.volume, "is not the volume of this session");
     }
     if (target.volume.thin_id != wanted.thin_id) {
       const absl::Status switched =
           Switch(target, wanted, number, generation, base_seal);
-      SNAPSYNC_ASSIGN_OR_RETURN(target, FindThinVolume(path_));
+      SNAPSYNC_ASSIGN_OR_RETURN(target, Find());
       if (target.volume.thin_id != wanted.thin_id && !switched.ok()) {
         return switched;
       }
@@ -212,8 +213,20 @@ class LvmThinTarget final : public Target {
     return MakeSeal(target, number);
   }
 
+  absl::StatusOr<std::vector<uint64_t>> Generations() override {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Inspected());
+    std::vector<uint64_t> numbers;
+    for (const LogicalVolume& other : target.group.volumes) {
+      const auto number = GenerationNumber(target.volume, other.name);
+      if (number.has_value() && IsOurs(target, other)) {
+        numbers.push_back(*number);
+      }
+    }
+    return numbers;
+  }
+
   absl::StatusOr<std::string> GenerationPath(uint64_t number) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
     SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume found,
                               FindNumber(target, number));
     return "/dev/" + found.group + "/" + found.name;
@@ -221,7 +234,7 @@ class LvmThinTarget final : public Target {
 
   absl::StatusOr<std::unique_ptr<BlockReader>> OpenGeneration(
       uint64_t number, const std::string& /*seal*/) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
     SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume found,
                               FindNumber(target, number));
     SNAPSYNC_RETURN_IF_ERROR(MakeActive(found));
@@ -230,7 +243,7 @@ class LvmThinTarget final : public Target {
 
   absl::StatusOr<std::optional<Id128>> FindGeneration(
       const std::vector<Id128>& candidates) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
     const std::vector<HeldGeneration> all =
         FindHeldGenerations(target.group, target.volume.pool_uuid);
     return ChooseCommon(candidates, all);
@@ -238,7 +251,7 @@ class LvmThinTarget final : public Target {
 
   absl::StatusOr<ExtentList> ChangedSince(const Id128& generation,
                                           uint64_t number) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
     SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume now,
                               FindNumber(target, number));
     const std::vector<HeldGeneration> all =
@@ -253,7 +266,7 @@ class LvmThinTarget final : public Target {
   }
 
   absl::Status RemoveStage(const std::string& token) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
     if (token.empty()) {
       return RemoveOurs(target,
                         target.group.FindName(StageName(target.volume)));
@@ -263,7 +276,7 @@ class LvmThinTarget final : public Target {
   }
 
   absl::Status Prune(uint64_t number, uint64_t keep) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
     std::vector<LogicalVolume> old;
     for (const LogicalVolume& volume : target.group.volumes) {
       const std::optional<uint64_t> its_number =
@@ -277,6 +290,15 @@ class LvmThinTarget final : public Target {
   }
 
  private:
+  absl::StatusOr<ThinVolume> Find() {
+    inspected_.reset();
+    return FindThinVolume(path_);
+  }
+  // As the call of Inspect() right before saw it.
+  absl::StatusOr<ThinVolume> Inspected() {
+    return inspected_.has_value() ? *inspected_ : FindThinVolume(path_);
+  }
+
   static std::vector<HeldGeneration>::const_iterator FindHeld(
       const std::vector<HeldGeneration>& all, const Id128& generation) {
     return std::find_if(all.begin(), all.end(), [&](const auto& held) {
@@ -463,6 +485,7 @@ class LvmThinTarget final : public Target {
 
   const std::string path_;
   const std::string state_directory_;
+  std::optional<ThinVolume> inspected_;
 };
 
 }  // namespace
