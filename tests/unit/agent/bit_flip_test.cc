@@ -202,7 +202,7 @@ TEST_F(BitFlipTest, EachIsFoundOrDoesNothing) {
                   << " was not found: SNAPSYNC_SEED=" << seed + flip
                   << " SNAPSYNC_FLIPS=1";
   }
-  std::cout << "SNAPSYNC_SEED=" << seed << "\nreport: bit flips in chunk, "
+  std::cerr << "SNAPSYNC_SEED=" << seed << "\nreport: bit flips in chunk, "
             << "journal, record, manifest, its log, stage and generation | "
             << flips << " | " << lost << "\n";
 }
