@@ -78,6 +78,7 @@ class BitFlipTest : public FileReplicaTest {
   bool InTheStage();
   bool InTheGeneration();
 
+ private:
   Id128 generation_;
   SessionRequest request_;
   std::vector<Extent> extents_;
