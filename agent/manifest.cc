@@ -84,7 +84,6 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Create(
   // What has a head is whole.
   SNAPSYNC_RETURN_IF_ERROR(manifest->Flush());
   SNAPSYNC_RETURN_IF_ERROR(manifest->WriteHead());
-  SNAPSYNC_RETURN_IF_ERROR(folder.Flush());
   return manifest;
 }
 

@@ -62,8 +62,9 @@ class Manifest {
     friend bool operator==(const Head&, const Head&) = default;
   };
 
-  // A new one, durably, in place of what has the name: all cells are `fill`,
-  // kZeroCell or kUnknownCell.
+  // A new one in place of what has the name: all cells are `fill`, kZeroCell or
+  // kUnknownCell. Durable but for its name: a power cut may leave the one
+  // before it, or none.
   static absl::StatusOr<std::unique_ptr<Manifest>> Create(
       HostFolder& folder, const std::string& name, const Head& head,
       CellHash fill);

@@ -37,9 +37,9 @@ void Replica::KeepManifest(const SessionRecord& session) {
     const absl::StatusOr<bool> applied =
         UpdateManifest(*place.folder, place.manifest, place.log, session);
     if (applied.ok() && *applied) return absl::OkStatus();
-    // It names this generation, but may not be of it.
+    // It names this generation, but may not be of it. The record is saved next,
+    // in the same folder, which makes this durable.
     SNAPSYNC_RETURN_IF_ERROR(place.folder->Remove(place.manifest));
-    SNAPSYNC_RETURN_IF_ERROR(place.folder->Flush());
     return applied.status();
   };
   if (const absl::Status status = keep(); !status.ok()) {

@@ -4,7 +4,8 @@
 """A durable step of a sync of files that fails, in the agent or in the sender: with
 EIO, with ENOSPC, or as a write that writes half. Nothing crashes; the sync ends with
 a documented exit code and names what failed, the target is old or new, and the next
-sync is right, also of another source. Above all, no sync succeeds in which a flush has failed.
+sync is right, also of another source. Above all, no sync succeeds in which a flush has
+failed (but of the manifest, which is no condition of a sync).
 
   SNAPSYNC_CASES=N    how many, drawn from all (nearly each step, failing in one way;
                       with SNAPSYNC_LONG in each way)
@@ -29,6 +30,9 @@ DISPENSABLE = {
     'fallocate': 'zeroes are written then',
     'ftruncate lock': 'the number in a lock is for people',
     'pwrite lock': 'the number in a lock is for people',
+    # The manifest is no condition of a sync: it goes, and a scrub makes a new one.
+    **{call + ' vol.manifest': 'no manifest is kept then'
+       for call in ('open', 'ftruncate', 'pwrite', 'fdatasync', 'unlink')},
 }
 
 

@@ -14,7 +14,9 @@ import steps
 from lab import KIB, LAB, MIB
 
 FIRST, UPDATE = 'first sync', 'update'
-AGENTS = {'agent.lock', 'targets', 'targets/vol.state', 'targets/vol.journal'}
+# A log of the manifest that is left is replaced by the next session.
+AGENTS = {'agent.lock', 'targets', 'targets/vol.state', 'targets/vol.journal',
+          'targets/vol.manifest', 'targets/vol.manifest-log'}
 SENDERS = {'lock', 'replication.state'}
 
 

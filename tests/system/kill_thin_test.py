@@ -23,7 +23,8 @@ from lab import LAB, MIB
 
 SIZE = 16 * MIB
 UPDATE = 'update'
-STATE = {'lock', 'replication.state', 'agent.lock', 'replica.state', 'replica.journal'}
+STATE = {'lock', 'replication.state', 'agent.lock', 'replica.state', 'replica.journal',
+         'replica.manifest', 'replica.manifest-log'}
 KEPT = 3  # generations
 CASES = 5  # in a normal run, each of another name
 
