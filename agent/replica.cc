@@ -463,6 +463,7 @@ absl::StatusOr<VolumeState> Replica::Describe() {
   state.promoted = record.promoted;
   const absl::StatusOr<TargetFacts> facts = target_->Inspect();
   if (facts.ok()) {
+    state.place = facts->place;
     state.size = facts->size;
     state.blank = facts->blank;
     state.grows = facts->grows;

@@ -64,9 +64,9 @@ absl::StatusOr<std::unique_ptr<AgentClient>> MakeAgentClient(
     const SyncCommand& command) {
   const SenderConfig& config = command.config;
   if (command.destination.local()) {
-    return MakeLocalAgentClient(
-        config.state_directory, command.destination.volume,
-        command.sync.source.path, command.sync.to_image);
+    return MakeLocalAgentClient(config.state_directory,
+                                command.destination.volume,
+                                command.sync.to_image);
   }
   GrpcAgentOptions options;
   options.host = command.destination.host;

@@ -57,18 +57,6 @@ absl::StatusOr<std::string> KindOf(const std::string& path) {
   return thin && ParseLvmUuid(thin->device.uuid) ? "thin" : "block";
 }
 
-bool IsSame(const std::string& a, const std::string& b) {
-  struct stat first {};
-  struct stat second {};
-  if (::stat(a.c_str(), &first) != 0 || ::stat(b.c_str(), &second) != 0) {
-    return a == b;
-  }
-  if (S_ISBLK(first.st_mode) && S_ISBLK(second.st_mode)) {
-    return first.st_rdev == second.st_rdev;
-  }
-  return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
-}
-
 // A path as the name of one folder.
 std::string FolderName(const std::string& path) {
   std::string name;
@@ -192,11 +180,7 @@ class LocalAgentClient final : public AgentClient {
 
 absl::StatusOr<std::unique_ptr<AgentClient>> MakeLocalAgentClient(
     const std::string& state_directory, const std::string& path,
-    const std::string& source, bool is_image) {
-  if (IsSame(path, source)) {
-    return Error(Reason::kUsage,
-                 "--dst " + path + " is the source itself, --src " + source);
-  }
+    bool is_image) {
   AgentConfig config;
   config.state_directory = state_directory + "/local";
   const std::filesystem::path stable = StablePath(path);

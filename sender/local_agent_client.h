@@ -21,12 +21,10 @@ namespace snapsync {
 
 // Of the target at `path`, whatever it is: thin volume, block device, file or
 // nothing yet (a file); `is_image`: a QCOW2 image, which is never guessed.
-// kUsage when it is the device or file `source` itself, kBusy when another sync
-// writes to it, kTargetUnsuitable for a directory and the like. Calls name it
-// by `path`.
+// kBusy when another sync writes to it, kTargetUnsuitable for a directory and
+// the like. Calls name it by `path`.
 absl::StatusOr<std::unique_ptr<AgentClient>> MakeLocalAgentClient(
-    const std::string& state_directory, const std::string& path,
-    const std::string& source, bool is_image);
+    const std::string& state_directory, const std::string& path, bool is_image);
 
 }  // namespace snapsync
 

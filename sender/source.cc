@@ -11,6 +11,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
+#include "common/block/device_identity.h"
 #include "common/block/file_device.h"
 #include "common/block/file_holes.h"
 #include "common/block/file_version.h"
@@ -97,12 +98,25 @@ absl::Status RemoveSnapshot(const SnapshotName& name) {
 
 absl::StatusOr<SourceFacts> ExamineSource(const SourceOptions& options) {
   SourceFacts facts;
+  facts.place = PlaceOf(options.path);
   if (options.image) return facts;
   SNAPSYNC_ASSIGN_OR_RETURN(facts.volume, FindVolume(options.path));
+  if (facts.volume) facts.place = PlaceOf(facts.volume->device_path);
   facts.is_origin = facts.volume.has_value() &&
                     facts.volume->segment_type == "thin" &&
                     facts.volume->writable && facts.volume->origin.empty();
   return facts;
+}
+
+absl::Status CheckIsAnother(const SourceOptions& options,
+                            const SourceFacts& source,
+                            const VolumeState& target) {
+  if (source.place.empty() || source.place != target.place) {
+    return absl::OkStatus();
+  }
+  return Error(
+      Reason::kUsage,
+      "--src " + options.path + " is the target itself, volume " + target.name);
 }
 
 absl::Status MakeSnapshot(const LogicalVolume& origin,

@@ -23,6 +23,7 @@
 #include "common/qcow2/image.h"
 #include "common/thin/guarded_delta.h"
 #include "common/thin/metadata_snapshot.h"
+#include "common/transfer/session_protocol.h"
 #include "sender/replication_state.h"
 
 namespace snapsync {
@@ -52,9 +53,15 @@ struct SourceFacts {
   std::optional<LogicalVolume> volume;
   // It is written to: a snapshot has to be made.
   bool is_origin = false;
+  std::string place;  // PlaceOf() it; empty: an inactive volume
 };
 
 absl::StatusOr<SourceFacts> ExamineSource(const SourceOptions& options);
+
+// kUsage when the source is the target itself.
+absl::Status CheckIsAnother(const SourceOptions& options,
+                            const SourceFacts& source,
+                            const VolumeState& target);
 
 // Makes the snapshot that `name` says, of the origin, if it is not there from
 // an earlier run.

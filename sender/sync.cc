@@ -48,10 +48,13 @@ class Sync {
     // not fill with snapshots.
     SNAPSYNC_ASSIGN_OR_RETURN(const VolumeState target, AskAgent());
     allocation_unit_ = target.allocation_unit;
+    SNAPSYNC_ASSIGN_OR_RETURN(const SourceFacts facts,
+                              ExamineSource(options_.source));
+    SNAPSYNC_RETURN_IF_ERROR(CheckIsAnother(options_.source, facts, target));
     if (options_.take_over && !options_.dry_run) {
       SNAPSYNC_RETURN_IF_ERROR(agent_.TakeOver(options_.volume));
     }
-    SNAPSYNC_ASSIGN_OR_RETURN(snapshot_, ChooseSnapshot());
+    SNAPSYNC_ASSIGN_OR_RETURN(snapshot_, ChooseSnapshot(facts));
     absl::Status status = SendSnapshot(target);
     // Nothing is open any more: what is not needed can go.
     const bool drop =
@@ -88,9 +91,7 @@ class Sync {
 
   // The snapshot to send: --src itself, or one made of the origin. One that an
   // interrupted run made is taken again.
-  absl::StatusOr<SnapshotName> ChooseSnapshot() {
-    SNAPSYNC_ASSIGN_OR_RETURN(const SourceFacts facts,
-                              ExamineSource(options_.source));
+  absl::StatusOr<SnapshotName> ChooseSnapshot(const SourceFacts& facts) {
     if (!facts.volume) return SnapshotName{};
     const LogicalVolume& volume = *facts.volume;
     if (!facts.is_origin) {

@@ -38,6 +38,7 @@ class Verify {
                    "it goes on where it was; then verify");
     }
     SNAPSYNC_ASSIGN_OR_RETURN(const SourceFacts facts, ExamineSource(source_));
+    SNAPSYNC_RETURN_IF_ERROR(CheckIsAnother(source_, facts, target));
     const bool known =
         state.base && state.base->generation == target.generation;
     result_.sync.generation = target.generation;

@@ -38,6 +38,7 @@ class PlainBlockTarget final : public Target {
   absl::StatusOr<TargetFacts> Inspect() override {
     TargetFacts facts;
     SNAPSYNC_ASSIGN_OR_RETURN(facts.identity, IdentifyDevice(path_));
+    facts.place = PlaceOf(path_);
     SNAPSYNC_RETURN_IF_ERROR(CheckFree());
     SNAPSYNC_ASSIGN_OR_RETURN(const auto reader, OpenFileReader(path_));
     facts.size = reader->size();

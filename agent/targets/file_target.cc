@@ -37,6 +37,7 @@
 #include "common/base/units.h"
 #include "common/block/content_sample.h"
 #include "common/block/device_holders.h"
+#include "common/block/device_identity.h"
 #include "common/block/file_device.h"
 
 namespace snapsync {
@@ -161,6 +162,7 @@ class RegularFileTarget final : public Target {
       return facts;
     }
     SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(*file));
+    facts.place = PlaceOf(file->DescriptorPath());
     facts.size = file->facts.stx_size;
     facts.blank = facts.size == 0 ||
                   (::lseek(file->fd.get(), 0, SEEK_DATA) < 0 && errno == ENXIO);

@@ -12,6 +12,7 @@
 #include "agent/targets/qcow2_stage.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/block/device_identity.h"
 #include "common/qcow2/committed_image.h"
 #include "common/qcow2/header.h"
 #include "common/qcow2/image.h"
@@ -64,6 +65,7 @@ absl::StatusOr<TargetFacts> InspectExport(const ExportPlace& place,
     return facts;
   }
   SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(*file));
+  facts.place = PlaceOf(file->name());
   SNAPSYNC_ASSIGN_OR_RETURN(facts.size, DiskSizeOf(*file));
   // Nothing but holes: nobody can miss that.
   facts.blank = ::lseek(file->descriptor(), 0, SEEK_DATA) < 0 && errno == ENXIO;

@@ -48,6 +48,7 @@ struct TargetFacts {
   // Which device or file this is, whatever its path is today: the LV's dm uuid,
   // the disk's identity, or the file's path. Two targets never share one.
   std::string identity;
+  std::string place;  // PlaceOf() it; empty: it is not there
   uint64_t size = 0;  // bytes; for a file that does not exist yet: 0
   // Nothing is on it that anybody could miss: no mapped block, no file, or no
   // signature known to libblkid and zeroes in a sample of the blocks.

@@ -25,6 +25,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/block/device_identity.h"
 #include "common/block/file_device.h"
 #include "common/generations/held_generations.h"
 #include "common/lvm/lvm.h"
@@ -113,6 +114,7 @@ class LvmThinTarget final : public Target {
     SNAPSYNC_RETURN_IF_ERROR(CheckNotOpen(volume));
     TargetFacts facts;
     facts.identity = "dm:" + volume.DeviceMapperUuid();
+    facts.place = PlaceOf(volume.device_path);
     facts.size = volume.size;
     SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t mapped, MappedBytes(volume));
     facts.blank = mapped == 0;

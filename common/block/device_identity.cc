@@ -113,6 +113,18 @@ absl::StatusOr<std::string> IdentifyDevice(const std::string& path) {
          (uuid.empty() ? std::string() : "+" + uuid);
 }
 
+std::string PlaceOf(const std::string& path) {
+  const std::string boot = Attribute("/proc/sys/kernel/random/boot_id");
+  struct stat facts {};
+  if (boot.empty() || ::stat(path.c_str(), &facts) != 0) return "";
+  if (S_ISBLK(facts.st_mode)) {
+    return boot + " block " + std::to_string(major(facts.st_rdev)) + ":" +
+           std::to_string(minor(facts.st_rdev));
+  }
+  return boot + " file " + std::to_string(facts.st_dev) + ":" +
+         std::to_string(facts.st_ino);
+}
+
 absl::StatusOr<std::string> FindSignature(const std::string& path) {
   const Probe probe = OpenProbe(path);
   if (probe == nullptr) {

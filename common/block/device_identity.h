@@ -24,6 +24,12 @@ namespace snapsync {
 // examined.
 absl::StatusOr<std::string> IdentifyDevice(const std::string& path);
 
+// Where the bytes of the device or file at `path` are, on which running host:
+// "BOOT-ID block 253:4", "BOOT-ID file 2049:77". What has the same place is the
+// same, whatever the path, from whichever container it is looked at. Holds only
+// until that is removed. Empty: nothing is there, or it can't be told.
+std::string PlaceOf(const std::string& path);
+
 // What libblkid recognises on the device or in the file: "ext4",
 // "LVM2_member", "gpt", ... Empty: nothing.
 absl::StatusOr<std::string> FindSignature(const std::string& path);

@@ -142,6 +142,7 @@ struct VolumeState {
   std::string name;
   std::string kind;   // thin, block, file, qcow2
   std::string state;  // empty, at, filling, committing, torn
+  std::string place;  // PlaceOf() it (common/block/device_identity.h)
   uint64_t size = 0;  // bytes
   bool blank = false;
   bool grows = false;  // takes a source of any size

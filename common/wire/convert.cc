@@ -405,6 +405,7 @@ v1::Volume ToProto(const VolumeState& state) {
   message.set_name(state.name);
   message.set_kind(state.kind);
   message.set_state(state.state);
+  message.set_place(state.place);
   message.set_size(state.size);
   message.set_blank(state.blank);
   message.set_grows(state.grows);
@@ -432,6 +433,7 @@ absl::StatusOr<VolumeState> FromProto(const v1::Volume& message) {
   SNAPSYNC_RETURN_IF_ERROR(ReadText("name", message.name(), state.name));
   SNAPSYNC_RETURN_IF_ERROR(ReadText("kind", message.kind(), state.kind));
   SNAPSYNC_RETURN_IF_ERROR(ReadText("state", message.state(), state.state));
+  SNAPSYNC_RETURN_IF_ERROR(ReadText("place", message.place(), state.place));
   SNAPSYNC_RETURN_IF_ERROR(
       ReadText("replication", message.replication(), state.replication));
   SNAPSYNC_RETURN_IF_ERROR(
@@ -448,15 +450,12 @@ absl::StatusOr<VolumeState> FromProto(const v1::Volume& message) {
   state.number = message.number();
   state.promoted = message.promoted();
   for (const v1::Generation& item : message.generations()) {
-    GenerationState generation;
-    SNAPSYNC_RETURN_IF_ERROR(ReadId("generations.generation", item.generation(),
-                                    generation.generation));
-    generation.number = item.number();
-    generation.size = item.size();
-    generation.unix_seconds = item.unix_seconds();
-    generation.retained = item.retained();
-    generation.verified = item.verified();
-    state.generations.push_back(generation);
+    Id128 generation;
+    SNAPSYNC_RETURN_IF_ERROR(
+        ReadId("generations.generation", item.generation(), generation));
+    state.generations.push_back({generation, item.number(), item.size(),
+                                 item.unix_seconds(), item.retained(),
+                                 item.verified()});
   }
   return state;
 }

@@ -5,6 +5,7 @@ TLS, no device-mapper. What needs a kernel is in tests/system.
 
   loopback_test.py SNAPSYNC-SEND SNAPSYNC-AGENT
 """
+import glob
 import json
 import os
 import random
@@ -175,11 +176,19 @@ class LoopbackTest(unittest.TestCase):
         self.assertEqual((result['method'], result['sent_bytes']), ('hash', BLOCK))
         self.assert_equal_files()
 
-    def test_a_local_sync_to_its_own_source_is_refused(self):
-        os.link(self.source, self.folder + '/same.raw')
+    def test_the_source_itself_is_no_target_whatever_its_name(self):
         before = open(self.source, 'rb').read()
-        self.sync(2, '--yes', volume=self.folder + '/same.raw')
+        result = self.sync(2, '--yes', volume=self.source)
+        self.assertIn('is the target itself', result['error'])
+        os.link(self.source, self.folder + '/link.raw')
+        self.sync(9, '--yes', volume=self.folder + '/link.raw')
         self.assertTrue(open(self.source, 'rb').read() == before)
+        self.agent = Agent(self.folder, self.pki)
+        self.sync(0)
+        self.source = self.target
+        for command in ('sync', 'verify'):
+            result = self.sync(2, command=command)
+            self.assertIn('is the target itself', result['error'])
 
     def test_a_killed_local_sync_leaves_the_old_target(self):
         self.sync(0, volume=self.target)
@@ -339,10 +348,16 @@ class LoopbackTest(unittest.TestCase):
 
     def interrupt(self, *command):
         """Runs it until a part is durable, and kills it."""
+        started = time.time()
         process = subprocess.Popen([*command, '--speed-limit', '1M'],
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(5)
-        self.assertIsNone(process.poll())
+        changes = set()  # of its journal: as the session is opened, and with each part
+        while len(changes) < 2:
+            time.sleep(0.05)
+            self.assertIsNone(process.poll())
+            changes |= {os.stat(path).st_mtime_ns for path in glob.glob(
+                self.folder + '/send-state/local/*/targets/*.journal')
+                if os.stat(path).st_mtime > started}
         process.kill()
         process.wait()
 
@@ -361,7 +376,7 @@ class LoopbackTest(unittest.TestCase):
         for command in (sync, export, load):
             time.sleep(2)  # what was written just now may be written again unseen
             self.interrupt(*command)
-            self.assertGreater(self.resume(*command), 2 * MIB, command)
+            self.assertGreater(self.resume(*command), 0, command)
         self.assert_equal_files()
         self.target = self.folder + '/loaded.raw'
         self.assert_equal_files()
@@ -377,7 +392,7 @@ class LoopbackTest(unittest.TestCase):
             if changes:
                 self.assertEqual(self.resume(*sync), 0)
             else:
-                self.assertGreater(self.resume(*sync), 2 * MIB)
+                self.assertGreater(self.resume(*sync), 0)
             self.assert_equal_files()
 
     def test_a_killed_agent_comes_back_and_the_sync_goes_on(self):

@@ -283,10 +283,7 @@ def old_lines(rng):
 def main():
     rng = random.Random(lab.seed_from_environment())
     lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-    lab.make_group('/dev/ubda', 'nas1')
-    lab.make_group('/dev/ubdb', 'nas2')
-    for group in ('nas1', 'nas2'):
-        lab.make_pool(group, 'pool', 400 * MIB)
+    lab.make_nas_pair(400 * MIB)
     lab.make_thin('nas1', 'pool', 'vol', SIZE)
     for name in ('back', 'far', 'old'):
         lab.make_thin('nas2', 'pool', name, SIZE)

@@ -91,9 +91,7 @@ def set_up():
     lab.make_certificates(lab.PKI, 'nas1', 'nas2', 'nas3')
     with open('/etc/hosts', 'a') as f:
         f.write('%s nas1\n%s nas2\n' % (NAS1, NAS2))
-    for disk, group in (('/dev/ubda', 'nas1'), ('/dev/ubdb', 'nas2')):
-        lab.make_group(disk, group)
-        lab.make_pool(group, 'pool', 1200 * MIB)
+    lab.make_nas_pair(1200 * MIB)
     lab.make_thin('nas1', 'pool', 'vol', SIZE)
     # Other extents, another size.
     lab.make_thin('nas2', 'pool', 'replica', SIZE + 4 * MIB)

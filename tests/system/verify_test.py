@@ -67,9 +67,7 @@ def flip_below_the_pool(offset):
 def main():
     rng = random.Random(lab.seed_from_environment())
     lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-    for disk, group in (('/dev/ubda', 'nas1'), ('/dev/ubdb', 'nas2')):
-        lab.make_group(disk, group)
-        lab.make_pool(group, 'pool', 400 * MIB)
+    lab.make_nas_pair(400 * MIB)
     lab.make_thin('nas1', 'pool', 'vol', SIZE)
     lab.make_thin('nas2', 'pool', 'replica', SIZE)
     agent = lab.Agent([('replica', REPLICA, 'thin')]).start()

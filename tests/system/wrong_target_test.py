@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # system-test: guest --mem 512M --disk :1G --disk :1G --scratch /var/lib/snapsync-lab:256M
 """Whatever makes a target the wrong one, alone or together with each other reason: the
-sync is refused with the exit code of one of its reasons, the next sync after the reasons
-have gone is right, and until then not one sector is written to the pool's data, as the
-kernel counts them.
+sync is refused with the exit code of one of its reasons, and not one sector is written to
+the pool's data, as the kernel counts them. Syncs after the reasons have gone are right.
 """
 import contextlib
 import itertools
@@ -37,7 +36,7 @@ def swap(one, other):
 # --- What makes a target the wrong one --------------------------------------
 
 @contextlib.contextmanager
-def another_volume(place, options):
+def another_volume(place):
     run('lvrename', '-qq', 'nas2/replica', 'nas2/before')
     lab.make_thin('nas2', 'pool', 'replica', SIZE)
     yield
@@ -46,7 +45,7 @@ def another_volume(place, options):
 
 
 @contextlib.contextmanager
-def another_generation(place, options):
+def another_generation(place):
     place.agent.stop()
     swap(place.agent.directory, OLDER)
     place.agent.start()
@@ -57,27 +56,35 @@ def another_generation(place, options):
 
 
 @contextlib.contextmanager
-def written_to(place, options):
+def written_to(place):
     lab.write_device(TARGET, 3 * MIB, os.urandom(4096))
     yield
     place.agreed = ['--yes']
 
 
 @contextlib.contextmanager
-def in_use(place, options):
+def in_use(place):
     holder = os.open(TARGET, os.O_RDONLY)
     yield
     os.close(holder)
 
 
 @contextlib.contextmanager
-def of_another_replication(place, options):
-    options['uuid'] = 'two'
+def of_another_replication(place):
+    place.replication = 'two'
     yield
+    place.replication = 'one'
 
 
 @contextlib.contextmanager
-def too_small(place, options):
+def the_source_itself(place):
+    place.source = TARGET
+    yield
+    place.source = SRC
+
+
+@contextlib.contextmanager
+def too_small(place):
     lab.grow(SRC, SIZE + 4 * MIB)
     yield
     run('lvreduce', '-qq', '-f', '-L', '%db' % SIZE, SRC)
@@ -88,44 +95,43 @@ def too_small(place, options):
 REASONS = [(another_volume, lab.TARGET_UNSUITABLE),
            (another_generation, lab.BASE_MISMATCH),
            (written_to, lab.BASE_MISMATCH),
+           (the_source_itself, lab.USAGE),
            (too_small, lab.TARGET_UNSUITABLE),
            (of_another_replication, lab.TARGET_UNSUITABLE),
            (in_use, lab.BUSY)]
 
 
-class Lab:
+class Place:
     def __init__(self):
         lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-        for disk, group in (('/dev/ubda', 'nas1'), ('/dev/ubdb', 'nas2')):
-            lab.make_group(disk, group)
-            lab.make_pool(group, 'pool', 600 * MIB)
+        lab.make_nas_pair(600 * MIB)
         lab.make_thin('nas1', 'pool', 'vol', SIZE)
         lab.make_thin('nas2', 'pool', 'replica', SIZE)
         lab.write_device(SRC, 0, random.Random(1).randbytes(SIZE // 2))
         self.agent = lab.Agent([('replica', TARGET, 'thin')]).start()
-        self.agreed = []
+        self.source, self.replication = SRC, 'one'
+        self.agreed = []  # by the operator, for the next sync that is right
 
     def change(self):
         lab.write_device(SRC, MIB, os.urandom(lab.BLOCK))
 
     def accepted(self, what):
-        before = writes()
-        result = lab.sync(SRC, 'replica', 'one', *self.agreed)
+        before, _ = writes()
+        result = lab.sync(SRC, 'replica', self.replication, *self.agreed)
         self.agreed = []
         return all([expect(what, result.code == 0, result),
                     expect(what + ': equal', lab.contents(TARGET) == lab.contents(SRC)),
-                    expect(what + ': its writes are counted', writes() > before)])
+                    expect(what + ': its writes are counted', writes()[0] > before)])
 
     def refused(self, reasons):
         """Whether it is refused for any of them, and nothing is written."""
         what = ', '.join(reason.__name__ for reason, _ in reasons)
-        options = {'uuid': 'one'}
         self.change()
         with contextlib.ExitStack() as stack:
             for reason, _ in reasons:
-                stack.enter_context(reason(self, options))
+                stack.enter_context(reason(self))
             volumes, before = lab.volumes('nas2'), writes()
-            result = lab.sync(SRC, 'replica', options['uuid'])
+            result = lab.sync(self.source, 'replica', self.replication)
             after = writes()
             good = [expect('%s: refused' % what,
                            result.code in [code for _, code in reasons], result),
@@ -134,11 +140,14 @@ class Lab:
                            '%s, then %s' % (before, after)),
                     expect('%s: no volume is made' % what, lab.volumes('nas2') == volumes,
                            lab.volumes('nas2'))]
-        return all([*good, self.accepted('after ' + what)])
+        # Not after each: a sync that is right takes long.
+        if len(reasons) == 1 or self.agreed:
+            good.append(self.accepted('after ' + what))
+        return all(good)
 
 
 def main():
-    place = Lab()
+    place = Place()
     place.accepted('a first sync')
     place.agent.stop()
     shutil.copytree(place.agent.directory, OLDER)
@@ -148,6 +157,7 @@ def main():
     cases = [[reason] for reason in REASONS] + [
         list(pair) for pair in itertools.combinations(REASONS, 2)]
     right = sum(place.refused(case) for case in cases)
+    place.accepted('after all of them')
     lab.report('wrong targets, each reason alone and in pairs', len(cases),
                len(cases) - right)
     print(place.agent.log()[-3000:] if lab.failures else '', end='')
