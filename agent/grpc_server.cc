@@ -115,8 +115,8 @@ absl::Status Serve(const AgentConfig& config) {
   const std::chrono::seconds expiry(config.session_expiry_seconds);
   const timespec pause{kLookAtSessionsSeconds, 0};
   while (sigtimedwait(&signals, nullptr, &pause) < 0) {
-    if (errno != EAGAIN || expiry.count() == 0) continue;
-    registry->ExpireSessions(std::chrono::steady_clock::now(), expiry);
+    if (errno != EAGAIN) continue;
+    registry->Tend(std::chrono::steady_clock::now(), expiry);
   }
   Log(Severity::kInfo, "stopping");
   acceptor->Stop();

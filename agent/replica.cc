@@ -420,11 +420,15 @@ absl::Status Replica::TakeOver(const std::string& peer) {
   return absl::OkStatus();
 }
 
-absl::Status Replica::ExpireSession(std::chrono::steady_clock::time_point now,
-                                    std::chrono::seconds limit) {
+absl::Status Replica::Tend(std::chrono::steady_clock::time_point now,
+                           std::chrono::seconds limit) {
   MutexLock lock(&mutex_);
   SNAPSYNC_ASSIGN_OR_RETURN(TargetRecord record, LoadRecord());
-  if (record.state != TargetState::kFilling || !record.session) {
+  if (record.state == TargetState::kCommitting) {
+    return FinishCommit(std::move(record)).status();
+  }
+  if (record.state != TargetState::kFilling || !record.session ||
+      limit.count() == 0) {
     return absl::OkStatus();
   }
   const std::pair<Id128, uint64_t> seen(

@@ -131,11 +131,12 @@ class Replica {
   // a broken connection.
   absl::Status TakeOver(const std::string& peer);
 
-  // Gives up an open session in which nothing has moved for `limit`, as far as
-  // this object has seen: it is to be asked every now and then. A torn target
-  // keeps its session.
-  absl::Status ExpireSession(std::chrono::steady_clock::time_point now,
-                             std::chrono::seconds limit);
+  // To be called every now and then. Finishes a commit that could not be
+  // finished when it was asked for: the volume may be out of sight until then.
+  // Gives up an open session in which nothing has moved for `limit` (0: never),
+  // as far as this object has seen. A torn target keeps its session.
+  absl::Status Tend(std::chrono::steady_clock::time_point now,
+                    std::chrono::seconds limit);
 
   // Finishes a commit that was interrupted, first.
   absl::StatusOr<VolumeState> Describe();
@@ -203,7 +204,7 @@ class Replica {
   static constexpr size_t kTakenOverKept = 64;
   std::deque<std::pair<Id128, absl::Status>> taken_over_
       ABSL_GUARDED_BY(mutex_);
-  // When ExpireSession() first saw this session at this watermark.
+  // When Tend() first saw this session at this watermark.
   std::pair<Id128, uint64_t> seen_ ABSL_GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point seen_at_ ABSL_GUARDED_BY(mutex_);
   std::weak_ptr<Hasher> hashing_ ABSL_GUARDED_BY(mutex_);

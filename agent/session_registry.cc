@@ -107,19 +107,20 @@ absl::StatusOr<Replica*> SessionRegistry::Find(const std::string& volume) {
                    "\"; its configuration lists them in [[volume]]");
 }
 
-void SessionRegistry::ExpireSessions(std::chrono::steady_clock::time_point now,
-                                     std::chrono::seconds limit) {
-  std::vector<Replica*> replicas;
+void SessionRegistry::Tend(std::chrono::steady_clock::time_point now,
+                           std::chrono::seconds limit) {
+  std::vector<std::pair<std::string, Replica*>> replicas;
   {
     const MutexLock lock(&mutex_);
     for (const auto& [name, replica] : replicas_) {
-      replicas.push_back(replica.get());
+      replicas.emplace_back(name, replica.get());
     }
   }
-  for (Replica* replica : replicas) {
-    if (absl::Status s = replica->ExpireSession(now, limit); !s.ok()) {
-      Log(Severity::kWarning, "an idle session could not be given up: " +
-                                  std::string(MessageOf(s)));
+  for (const auto& [name, replica] : replicas) {
+    if (absl::Status s = replica->Tend(now, limit); !s.ok()) {
+      Log(Severity::kWarning,
+          "volume " + name + ": what is under way there could not be ended: " +
+              std::string(MessageOf(s)));
     }
   }
 }

@@ -39,9 +39,9 @@ class SessionRegistry {
   absl::StatusOr<Replica*> Find(const std::string& volume);
   // Without the images in folders that nobody asked for.
   std::vector<std::string> names() const;
-  // See Replica::ExpireSession().
-  void ExpireSessions(std::chrono::steady_clock::time_point now,
-                      std::chrono::seconds limit);
+  // See Replica::Tend().
+  void Tend(std::chrono::steady_clock::time_point now,
+            std::chrono::seconds limit);
 
  private:
   SessionRegistry(FileLock lock, std::unique_ptr<SessionStore> store,

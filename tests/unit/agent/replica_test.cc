@@ -147,18 +147,39 @@ TEST_P(ReplicaTest, ASessionThatDoesNotMoveExpires) {
   ASSERT_THAT(replica_->Open(request, "alice"), IsOk());
   const auto state = [&] { return replica_->Describe()->state; };
   const std::string open = GetParam() ? "torn" : "filling";
-  EXPECT_THAT(replica_->ExpireSession(begin, hours(24)), IsOk());
-  EXPECT_THAT(replica_->ExpireSession(begin + hours(23), hours(24)), IsOk());
+  EXPECT_THAT(replica_->Tend(begin, hours(24)), IsOk());
+  EXPECT_THAT(replica_->Tend(begin + hours(23), hours(24)), IsOk());
   EXPECT_EQ(state(), open);
   // It is opened again, and counts from then on.
   ASSERT_THAT(replica_->Open(request, "alice"), IsOk());
-  EXPECT_THAT(replica_->ExpireSession(begin + hours(25), hours(24)), IsOk());
+  EXPECT_THAT(replica_->Tend(begin + hours(25), hours(24)), IsOk());
   EXPECT_EQ(state(), open);
-  EXPECT_THAT(replica_->ExpireSession(begin + hours(49), hours(24)), IsOk());
+  EXPECT_THAT(replica_->Tend(begin + hours(49), hours(24)), IsOk());
   EXPECT_EQ(state(), GetParam() ? "torn" : "at");
   EXPECT_EQ(replica_->Describe()->generation, first.generation);
   // Only a torn target needs the same plan again.
   EXPECT_THAT(Sync(GetParam() ? request : Request(first.generation)), IsOk());
+}
+
+TEST_P(ReplicaTest, ACommitThatFailedIsFinishedWithoutASender) {
+  const SessionRequest request = Full();
+  const auto grant = replica_->Open(request, "alice");
+  ASSERT_THAT(grant, IsOk());
+  const auto ack = Send(*grant, 2);
+  ASSERT_THAT(ack, IsOk());
+  machine_.OnStep([this] {
+    if (state() == TargetState::kCommitting) machine_.Kill();
+  });
+  EXPECT_FALSE(
+      replica_->Commit({"vol", grant->session, 2, ack->digest}, "alice").ok());
+  machine_.OnStep(nullptr);
+  machine_.Boot();
+  MakeReplica();
+  ASSERT_EQ(state(), TargetState::kCommitting);
+  const std::chrono::seconds never(0);
+  EXPECT_THAT(replica_->Tend(std::chrono::steady_clock::now(), never), IsOk());
+  EXPECT_EQ(state(), TargetState::kAt);
+  EXPECT_EQ(replica_->Describe()->generation, request.generation);
 }
 
 TEST_P(ReplicaTest, ASessionBelongsToThePeerThatOpenedIt) {
