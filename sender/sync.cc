@@ -116,8 +116,11 @@ class Sync {
     }
     const SnapshotName name = state_.pending->snapshot;
     if (absl::Status s = MakeSnapshot(volume, name); !s.ok()) {
+      // It may be there all the same.
+      state_.unneeded.push_back(name);
       state_.pending.reset();
       SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
+      RemoveUnneeded();
       return s;
     }
     return name;

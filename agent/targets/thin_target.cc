@@ -21,6 +21,7 @@
 #include "agent/targets/named_values.h"
 #include "agent/targets/pool_space.h"
 #include "agent/targets/target.h"
+#include "agent/targets/thin_seal.h"
 #include "agent/targets/thin_volume.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -29,13 +30,13 @@
 #include "common/block/file_device.h"
 #include "common/generations/held_generations.h"
 #include "common/lvm/lvm.h"
+#include "common/lvm/physical_volumes.h"
 
 namespace snapsync {
 namespace {
 
 constexpr char kTag[] = "snapsync";
 constexpr char kStageKind[] = "thin-stage";
-constexpr char kSealKind[] = "thin-seal";
 
 std::string StageName(const LogicalVolume& volume) {
   return volume.name + ".stage";
@@ -56,10 +57,6 @@ std::optional<uint64_t> GenerationNumber(const LogicalVolume& volume,
     return std::nullopt;
   }
   return number;
-}
-
-absl::Status Mismatch(const LogicalVolume& volume, const std::string& what) {
-  return Error(Reason::kBaseMismatch, volume.FullName() + " " + what);
 }
 
 // What a token says.
@@ -132,7 +129,7 @@ class LvmThinTarget final : public Target {
 
   absl::Status CheckSeal(const std::string& seal) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Inspected());
-    return CheckSealOf(target, seal);
+    return CheckThinSeal(target, seal, state_directory_);
   }
 
   absl::StatusOr<std::unique_ptr<BlockReader>> OpenReader() override {
@@ -197,9 +194,12 @@ class LvmThinTarget final : public Target {
     if (target.volume.uuid != wanted.volume_uuid) {
       return Mismatch(target.volume, "is not the volume of this session");
     }
+    // An interrupted call may have merged without flushing.
+    bool flushed = false;
     if (target.volume.thin_id != wanted.thin_id) {
       const absl::Status switched =
           Switch(target, wanted, number, generation, base_seal);
+      flushed = switched.ok();
       SNAPSYNC_ASSIGN_OR_RETURN(target, Find());
       if (target.volume.thin_id != wanted.thin_id && !switched.ok()) {
         return switched;
@@ -212,7 +212,10 @@ class LvmThinTarget final : public Target {
                        "the volume open; commit again");
     }
     SNAPSYNC_RETURN_IF_ERROR(MakeActive(target.volume));
-    return MakeSeal(target, number);
+    if (!flushed) {
+      SNAPSYNC_RETURN_IF_ERROR(FlushPhysicalVolumes(target.volume.group_uuid));
+    }
+    return MakeThinSeal(target, GenerationName(target.volume, number));
   }
 
   absl::StatusOr<std::vector<uint64_t>> Generations() override {
@@ -366,36 +369,6 @@ class LvmThinTarget final : public Target {
     return RemoveVolumes(target.group, volumes);
   }
 
-  absl::Status CheckSealOf(const ThinVolume& target,
-                           const std::string& seal) const {
-    SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
-                              NamedValues::Parse(kSealKind, seal));
-    const LogicalVolume& volume = target.volume;
-    if (volume.uuid != values.Text("volume")) {
-      return Mismatch(volume,
-                      "is another volume than the one that was synced "
-                      "(its UUID is not the recorded one)");
-    }
-    if (volume.thin_id != values.Number("volume-id")) {
-      return Mismatch(volume,
-                      "was replaced since the last sync: its thin id is " +
-                          std::to_string(*volume.thin_id) + ", recorded is " +
-                          values.Text("volume-id"));
-    }
-    const LogicalVolume* generation =
-        target.group.FindUuid(values.Text("generation"));
-    if (generation == nullptr ||
-        generation->thin_id != values.Number("generation-id") ||
-        generation->pool_uuid != volume.pool_uuid) {
-      return Mismatch(volume, ": its generation snapshot " +
-                                  values.Text("name") +
-                                  " is not there any more, so nothing proves "
-                                  "what the volume holds");
-    }
-    SNAPSYNC_RETURN_IF_ERROR(MakeActive(volume));
-    return CheckSameAsGeneration(target, *generation, state_directory_);
-  }
-
   // Up to the merge, without looking whether it was done or put off.
   absl::Status Switch(const ThinVolume& target, const Stage& wanted,
                       uint64_t number, const Id128& generation_id,
@@ -412,7 +385,8 @@ class LvmThinTarget final : public Target {
       return Mismatch(volume, "was resized while the stage was written");
     }
     if (!base_seal.empty()) {
-      SNAPSYNC_RETURN_IF_ERROR(CheckSealOf(target, base_seal));
+      SNAPSYNC_RETURN_IF_ERROR(
+          CheckThinSeal(target, base_seal, state_directory_));
     }
     const std::string name = GenerationName(volume, number);
     SNAPSYNC_RETURN_IF_ERROR(FreeGenerationName(target, stage, name));
@@ -463,26 +437,6 @@ class LvmThinTarget final : public Target {
                                 "kept as " +
                                 new_name);
     return RenameVolume(*old, new_name);
-  }
-
-  static absl::StatusOr<std::string> MakeSeal(const ThinVolume& target,
-                                              uint64_t number) {
-    NamedValues seal(kSealKind);
-    seal.Set("volume", target.volume.uuid)
-        .Set("volume-id", *target.volume.thin_id)
-        .Set("name", GenerationName(target.volume, number));
-    const LogicalVolume* generation = target.group.FindName(seal.Text("name"));
-    if (generation == nullptr || !generation->thin_id.has_value()) {
-      // Somebody removed it after the merge. The commit stands; this seal will
-      // never be proven, so the next sync compares or sends everything.
-      Log(Severity::kError, target.volume.FullName() +
-                                ": the generation snapshot " +
-                                seal.Text("name") + " was removed");
-      return seal.ToString();
-    }
-    return seal.Set("generation", generation->uuid)
-        .Set("generation-id", *generation->thin_id)
-        .ToString();
   }
 
   const std::string path_;

@@ -57,6 +57,10 @@ MetadataSource MetadataOf(const LogicalVolume& volume,
 
 }  // namespace
 
+absl::Status Mismatch(const LogicalVolume& volume, const std::string& what) {
+  return Error(Reason::kBaseMismatch, volume.FullName() + " " + what);
+}
+
 absl::StatusOr<ThinVolume> FindThinVolume(const std::string& path) {
   SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolumeName name,
                             ParseVolumePath(path));
@@ -181,10 +185,9 @@ absl::Status CheckSameAsGeneration(const ThinVolume& target,
         return absl::OkStatus();
       }));
   if (different != 0) {
-    return Error(Reason::kBaseMismatch,
-                 volume.FullName() + " was written to since generation " +
-                     generation.name + ": " + FormatBytes(different) +
-                     " of blocks differ from it");
+    return Mismatch(
+        volume, "was written to since generation " + generation.name + ": " +
+                    FormatBytes(different) + " of blocks differ from it");
   }
   return absl::OkStatus();
 }

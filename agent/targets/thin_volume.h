@@ -29,6 +29,9 @@ struct ThinVolume {
 // kTargetUnsuitable when `path` is no thin volume, or a read-only one.
 absl::StatusOr<ThinVolume> FindThinVolume(const std::string& path);
 
+// kBaseMismatch: "GROUP/NAME" and what is wrong with it.
+absl::Status Mismatch(const LogicalVolume& volume, const std::string& what);
+
 // Activates `volume` if it is not, and makes sure that the kernel's table is
 // that of LVM's metadata (a crash within a merge can leave an old one).
 // kTargetUnsuitable when it has an external origin.

@@ -42,6 +42,17 @@ class Files(place.Place):
     """Two states of the source, sent in turn, as two files each: a file that was
     written just now is not taken to be the same one again, its twin never is."""
 
+    DISPENSABLE = {
+        'ioctl-clone*': 'the file is copied then',
+        'fallocate*': 'zeroes are written then',
+        'ftruncate lock*': 'the number in a lock is for people',
+        'pwrite lock*': 'the number in a lock is for people',
+        # The manifest is no condition of a sync: it goes, and a scrub makes a new one.
+        **{call + ' vol.manifest*': 'no manifest is kept then'
+           for call in ('open', 'ftruncate', 'pwrite', 'fdatasync', 'unlink')},
+    }
+    OPEN = ()
+
     def __init__(self, rng):
         super().__init__()
         self.volume, self.uuid = 'vol', 'files'

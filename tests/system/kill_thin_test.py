@@ -6,120 +6,19 @@ among them LVM's commands, before they start and while they run; then the same c
 again, or an abort. kills.py has what must hold. Besides, no snapshot is left but the
 base and the last three generations, and no metadata snapshot.
 
-  SNAPSYNC_CASES=N    how many, drawn from all (5; all of them with SNAPSYNC_LONG)
+  SNAPSYNC_CASES=N    how many, drawn from all (5, each of another name; all of them with
+                      SNAPSYNC_LONG)
   SNAPSYNC_SEED=S
 """
-import glob
-import os
-import random
-import shutil
-import time
-
 import kills
-import lab
-import place
-import steps
-from lab import LAB, MIB
+import volumes_place
 
-SIZE = 16 * MIB
-UPDATE = 'update'
-STATE = {'lock', 'replication.state', 'agent.lock', 'replica.state', 'replica.journal',
-         'replica.manifest', 'replica.manifest-log'}
-KEPT = 3  # generations
-CASES = 5  # in a normal run, each of another name
+CASES = 5
 
 
-class Volumes(place.Place):
-    def __init__(self, rng):
-        super().__init__()
-        self.rng = rng
-        self.volume, self.uuid = 'replica', 'volumes'
-        self.src, self.target = '/dev/nas1/vol', '/dev/nas2/replica'
-        for disk, group in (('/dev/ubda', 'nas1'), ('/dev/ubdb', 'nas2')):
-            lab.make_group(disk, group)
-            lab.make_pool(group, 'pool', 600 * MIB)
-        self.agent = steps.Agent(self.counters['agent'],
-                                 [('replica', self.target, 'thin')])
-        self.begin()
-
-    def begin(self):
-        lab.make_thin('nas1', 'pool', 'vol', SIZE)
-        lab.make_thin('nas2', 'pool', 'replica', SIZE)
-        lab.write_randomly(self.rng, self.src, 10)
-        self.number = 0
-        self.counters['agent'].end()
-        self.agent.start()
-
-    def forget(self):
-        self.agent.kill()
-        time.sleep(3)  # for a command of LVM that it had started
-        for group in ('nas1', 'nas2'):
-            lab.remove(group, *lab.volumes(group))
-        for folder in ('/agent', '/sender'):
-            shutil.rmtree(LAB + folder, ignore_errors=True)
-        self.begin()
-
-    def prepare(self, scenario):
-        if self.number == 0:
-            self.number = self.sync()['number']
-        lab.write_randomly(self.rng, self.src, 3)
-        lab.discard_randomly(self.rng, self.src, 1)
-
-    def seen(self):
-        """HIDDEN: a commit has taken it away, and there is no agent to go on."""
-        if self.agent.process.poll() is None:
-            self.wait_for_agent()
-        try:
-            return self.old()
-        except FileNotFoundError:
-            return place.HIDDEN
-
-    def wait_for_agent(self):
-        """Until it does nothing any more: LVM can't take a volume away that we read."""
-        last = None
-        while last != self.counters['agent'].count:
-            last = self.counters['agent'].count
-            time.sleep(2)
-
-    def old(self):
-        return lab.contents(self.target)
-
-    def new(self):
-        return lab.contents(self.src)
-
-    def leftovers(self):
-        wanted = ['replica'] + ['replica.g%d' % number for number in range(
-            max(1, self.now() - KEPT + 1), self.now() + 1)]
-        found = [] if lab.volumes('nas2') == sorted(wanted) else [
-            'volumes %s instead of %s' % (lab.volumes('nas2'), sorted(wanted))]
-        if len(lab.volumes('nas1')) != 2:
-            found.append('volumes of the source: %s' % lab.volumes('nas1'))
-        status = lab.run('dmsetup', 'status', '--target', 'thin-pool').splitlines()
-        found += ['metadata snapshot: ' + line for line in status
-                  if line.split()[7] != '-']
-        for path in glob.glob(LAB + '/agent/**', recursive=True) + glob.glob(
-                LAB + '/sender/**', recursive=True):
-            name = os.path.basename(path)
-            if os.path.isfile(path) and name not in STATE and not (
-                    name.startswith('metadata-snapshot-') and not os.path.getsize(path)):
-                found.append(path)
-        return found + place.pending()
-
-    def now(self):
-        return place.record(LAB + '/agent/targets/replica.state')['number']
+def choose(rng, counted):
+    everything = kills.all_cases(counted)
+    return kills.limit(rng, everything) or kills.sample(rng, everything, False)[:CASES]
 
 
-def main():
-    seed = lab.seed_from_environment()
-    rng = random.Random(seed)
-    steps.build()
-    lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-    volumes = Volumes(rng)
-    everything = kills.all_cases(kills.count_all(volumes, [UPDATE]))
-    cases = kills.limit(rng, everything) or kills.sample(rng, everything, False)[:CASES]
-    kills.run_all(volumes, 'SIGKILL at a step, thin volumes', cases, seed)
-    volumes.agent.stop()
-    lab.finish()
-
-
-main()
+volumes_place.play(choose, 'SIGKILL at a step, thin volumes')

@@ -29,14 +29,15 @@
 #include <unistd.h>
 
 struct control {
-  atomic_ullong count;  // steps so far
-  atomic_ullong at;     // where something happens; 0: nowhere
-  atomic_llong action;  // what: kKill, kShort, or an errno
-  atomic_ullong also;   // a process to be killed with this one; 0: none
-  atomic_ullong fired;  // whether it has happened
+  atomic_ullong count;     // steps so far
+  atomic_ullong at;        // where something happens; 0: nowhere
+  atomic_llong action;     // what: kKill, kShort, kFalse, or an errno
+  atomic_ullong also;      // a process to be killed with this one; 0: none
+  atomic_ullong fired;     // whether it has happened
+  atomic_ullong for_good;  // so does each later step of the same name
 };
 
-enum { kKill = -1, kShort = -2 };
+enum { kKill = -1, kShort = -2, kFalse = -3 };
 
 static struct control* control;
 static int log_file = -1;
@@ -80,8 +81,16 @@ static int Step(const char* name, const char* what) {
   REAL(write)
   if (real_write(log_file, line, (size_t)length) < 0) _exit(99);
   errno = saved;
-  if (atomic_load(&control->at) != number) return 0;
-  atomic_store(&control->fired, 1);
+  static char broken[1000];
+  const int for_good = atomic_load(&control->for_good) != 0;
+  if (!for_good) broken[0] = '\0';
+  snprintf(line, sizeof line, "%s %.900s", name, what);
+  if (atomic_load(&control->at) == number) {
+    if (for_good) strcpy(broken, line);
+    atomic_store(&control->fired, 1);
+  } else if (!for_good || strcmp(line, broken) != 0) {
+    return 0;
+  }
   const long long action = atomic_load(&control->action);
   if (action != kKill) return (int)action;
   const pid_t also = (pid_t)atomic_load(&control->also);
@@ -251,7 +260,11 @@ int ioctl(int fd, unsigned long request, ...) {
   return fault != 0 ? Fail(fault) : real_ioctl(fd, request, argument);
 }
 
-// Two steps: before a program is started, and when it runs.
+// Two steps: before a program is started, and when it runs. kFalse: another one
+// runs instead, that does nothing and fails; kShort: it does all that it is to
+// do, and then fails.
+static char* const kDoesNothing[] = {"/bin/false", NULL};
+
 int posix_spawn(pid_t* pid, const char* path,
                 const posix_spawn_file_actions_t* actions,
                 const posix_spawnattr_t* attributes, char* const argv[],
@@ -264,7 +277,20 @@ int posix_spawn(pid_t* pid, const char* path,
     strcat(strcat(line, argv[at]), " ");
   }
   const int fault = Step("spawn", line);
-  if (fault != 0) return fault == kShort ? EIO : fault;
+  if (fault > 0) return fault;
+  char* fails_at_its_end[64] = {"/bin/sh", "-c", "\"$@\"; exit 5", "sh"};
+  if (fault == kFalse) {
+    argv = kDoesNothing;
+    path = argv[0];
+  } else if (fault == kShort) {
+    size_t at = 4;
+    fails_at_its_end[at++] = (char*)path;
+    for (size_t from = 1; argv[from] != NULL && at < 63; ++from) {
+      fails_at_its_end[at++] = argv[from];
+    }
+    argv = fails_at_its_end;
+    path = argv[0];
+  }
   const int result =
       real_posix_spawn(pid, path, actions, attributes, argv, envp);
   Step("spawned", line);

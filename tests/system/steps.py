@@ -12,8 +12,11 @@ import lab
 
 SOURCE = lab.ROOT + '/tests/system/steps.c'
 LIBRARY = lab.LAB + '/steps.so'
-KILL, SHORT = -1, -2
-ACTIONS = {'EIO': errno.EIO, 'ENOSPC': errno.ENOSPC, 'short': SHORT, 'kill': KILL}
+KILL, SHORT, FALSE = -1, -2, -3
+FOR_GOOD = 'EIO for good'  # again at each later step of the same name
+ACTIONS = {'EIO': errno.EIO, 'ENOSPC': errno.ENOSPC, 'short': SHORT, 'kill': KILL,
+           FOR_GOOD: errno.EIO,
+           'fails': FALSE, 'fails at its end': SHORT}
 
 
 def build():
@@ -24,14 +27,14 @@ def build():
 class Counter:
     """struct control of steps.c, and the log beside it; for one program at a time."""
 
-    COUNT, AT, ACTION, ALSO, FIRED = range(5)
+    COUNT, AT, ACTION, ALSO, FIRED, FOR_GOOD = range(6)
 
     def __init__(self, name):
         self.path = '%s/%s' % (lab.LAB, name)
         with open(self.path, 'wb') as f:
-            f.truncate(8 * 5)
+            f.truncate(8 * 6)
         with open(self.path, 'r+b') as f:
-            self.memory = mmap.mmap(f.fileno(), 8 * 5)
+            self.memory = mmap.mmap(f.fileno(), 8 * 6)
         open(self.path + '.log', 'w').close()
 
     def _get(self, field):
@@ -51,13 +54,15 @@ class Counter:
             for name in settings:
                 del os.environ[name]
 
-    def begin(self, step=0, action=KILL, also=0):
-        """Steps are counted from here on; at the `step`th the action is taken."""
+    def begin(self, step=0, action=KILL, for_good=False):
+        """Steps are counted from here on; at the `step`th the action is taken, and, for
+        good, at each later one of the same name."""
         open(self.path + '.log', 'w').close()
         self._set(self.FIRED, 0)
         self._set(self.COUNT, 0)
         self._set(self.ACTION, action)
-        self._set(self.ALSO, also)
+        self._set(self.ALSO, 0)
+        self._set(self.FOR_GOOD, for_good)
         self._set(self.AT, step)
 
     def kill_also(self, pid):
@@ -65,6 +70,7 @@ class Counter:
 
     def end(self):
         self._set(self.AT, 0)
+        self._set(self.FOR_GOOD, 0)
 
     @property
     def count(self):
