@@ -112,6 +112,8 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
   for (const GenerationRecord& generation : record.generations) {
     if (generation.generation == request.generation &&
         generation.plan_digest == request.plan_digest) {
+      // The agent may have been killed right after it was committed.
+      if (!record.session) TidyUp(record);
       SessionGrant grant;
       grant.committed = true;
       grant.watermark = request.chunk_count;
@@ -377,15 +379,19 @@ absl::StatusOr<Receipt> Replica::FinishCommit(TargetRecord record) {
     record.generations.erase(record.generations.begin());
   }
   SNAPSYNC_RETURN_IF_ERROR(store_->Save(options_.volume, record));
+  TidyUp(record);
+  return Receipt{record.generation, record.number};
+}
+
+void Replica::TidyUp(const TargetRecord& record) {
   if (options_.manifest) RemoveManifestLog();
   const uint64_t keep =
-      session.image.keep == 0 ? options_.keep : session.image.keep;
-  if (absl::Status s = target_->Prune(number, keep); !s.ok()) {
+      record.image.keep == 0 ? options_.keep : record.image.keep;
+  if (absl::Status s = target_->Prune(record.number, keep); !s.ok()) {
     Log(Severity::kWarning, "volume " + options_.volume +
                                 ": an old generation was not removed: " +
                                 std::string(MessageOf(s)));
   }
-  return Receipt{record.generation, record.number};
 }
 
 absl::Status Replica::Abort(const std::string& peer) {

@@ -168,6 +168,8 @@ class Replica {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Receipt> FinishCommit(TargetRecord record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Removes what is not needed after a commit.
+  void TidyUp(const TargetRecord& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The manifest is a help: what goes wrong with it is logged. Null: none.
   std::unique_ptr<ManifestLog> OpenManifestLog(const SessionRecord& session,
                                                uint64_t watermark)

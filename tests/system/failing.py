@@ -42,7 +42,8 @@ def all_cases(counted, thens):
     return [Case(scenario, program, number, name, fault, then)
             for scenario, programs in counted.items()
             for program, found in programs.items()
-            for number, name in enumerate(kills.names(found), 1)
+            for number in range(1, len(found) + 1)
+            for name in [name_of_last(found[:number])]
             for fault in faults(name)
             for then in thens]
 

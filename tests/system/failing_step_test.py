@@ -33,6 +33,6 @@ def sample(rng, cases):
     return [rng.choice(group) for group in by_step.values()]
 
 
-host_lab.play(lambda: files_place.play(choose, 'the k-th operation fails',
-                                       run_one=failing.run_case,
-                                       describe_one=failing.describe))
+host_lab.play(lambda: kills.play(files_place.Files, files_place.SCENARIOS, choose,
+                                 'the k-th operation fails', run_one=failing.run_case,
+                                 describe_one=failing.describe))

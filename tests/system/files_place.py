@@ -2,34 +2,20 @@
 """Files of the host as source and target, for kill_test.py and failing_step_test.py."""
 import glob
 import os
-import random
 import shutil
 import socket
 import time
 
-import kills
 import lab
 import place
 import steps
 from lab import KIB, LAB, MIB
 
-FIRST, UPDATE = 'first sync', 'update'
+FIRST, UPDATE = SCENARIOS = ('first sync', 'update')
 # A log of the manifest that is left is replaced by the next session.
 AGENTS = {'agent.lock', 'targets', 'targets/vol.state', 'targets/vol.journal',
           'targets/vol.manifest', 'targets/vol.manifest-log'}
 SENDERS = {'lock', 'replication.state'}
-
-
-def play(choose, scenario, **options):
-    """Counts the steps, and runs the cases that choose(rng, counted) returns."""
-    seed = lab.seed_from_environment()
-    rng = random.Random(seed)
-    steps.build()
-    lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-    files = Files(rng)
-    cases = choose(rng, kills.count_all(files, (FIRST, UPDATE)))
-    kills.run_all(files, scenario, cases, seed, **options)
-    files.agent.stop()
 
 
 def free_port():

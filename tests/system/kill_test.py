@@ -19,4 +19,5 @@ def choose(rng, counted):
     return kills.limit(rng, everything) or kills.sample(rng, everything, True)
 
 
-host_lab.play(lambda: files_place.play(choose, 'SIGKILL at a step, files'))
+host_lab.play(lambda: kills.play(files_place.Files, files_place.SCENARIOS, choose,
+                                 'SIGKILL at a step, files'))

@@ -7,11 +7,13 @@ import collections
 import fnmatch
 import itertools
 import os
+import random
 import re
 import signal
 import time
 
 import lab
+import steps
 from place import HIDDEN, stopped
 
 BOTH = ('agent', 'sender')
@@ -217,6 +219,18 @@ def give_up(place, bad, old, new, committing):
 
 
 # --- All of them
+
+def play(make_place, scenarios, choose, title, **options):
+    """Counts the steps, and runs the cases that choose(rng, counted) returns."""
+    seed = lab.seed_from_environment()
+    rng = random.Random(seed)
+    steps.build()
+    lab.make_certificates(lab.PKI, 'nas1', 'nas2')
+    place = make_place(rng)
+    cases = choose(rng, count_all(place, scenarios))
+    run_all(place, title, cases, seed, **options)
+    place.agent.stop()
+
 
 def run_all(place, scenario, cases, seed, run_one=run_case, describe_one=describe):
     """Runs the cases, and reports them as `scenario`."""

@@ -3,11 +3,9 @@
 failing_thin_test.py."""
 import glob
 import os
-import random
 import shutil
 import time
 
-import kills
 import lab
 import place
 import steps
@@ -112,16 +110,3 @@ class Volumes(place.Place):
 
     def now(self):
         return place.record(LAB + '/agent/targets/replica.state')['number']
-
-
-def play(choose, scenario, **options):
-    """Counts the steps, and runs the cases that choose(rng, counted) returns."""
-    seed = lab.seed_from_environment()
-    rng = random.Random(seed)
-    steps.build()
-    lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-    volumes = Volumes(rng)
-    cases = choose(rng, kills.count_all(volumes, [UPDATE]))
-    kills.run_all(volumes, scenario, cases, seed, **options)
-    volumes.agent.stop()
-    lab.finish()

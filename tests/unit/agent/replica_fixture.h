@@ -106,6 +106,21 @@ class ReplicaTest : public testing::TestWithParam<bool> {
     EXPECT_THAT(Sync(request), IsOk());
     return request;
   }
+  // A sync of which the agent is killed when its commit has begun.
+  void KillInCommit(const SessionRequest& request) {
+    const auto grant = replica_->Open(request, "alice");
+    ASSERT_THAT(grant, IsOk());
+    const auto ack = Send(*grant, 2);
+    ASSERT_THAT(ack, IsOk());
+    machine_.OnStep([this] {
+      if (state() == TargetState::kCommitting) machine_.Kill();
+    });
+    EXPECT_FALSE(
+        replica_->Commit({"vol", grant->session, 2, ack->digest}, "alice")
+            .ok());
+    machine_.OnStep(nullptr);
+    ASSERT_EQ(state(), TargetState::kCommitting);
+  }
   void WriteAsStranger() { volume_.WriteAsStranger(1000, Sector()); }
   uint64_t Sector() {
     std::array<std::byte, kSectorBytes> bytes;

@@ -163,19 +163,9 @@ TEST_P(ReplicaTest, ASessionThatDoesNotMoveExpires) {
 
 TEST_P(ReplicaTest, ACommitThatFailedIsFinishedWithoutASender) {
   const SessionRequest request = Full();
-  const auto grant = replica_->Open(request, "alice");
-  ASSERT_THAT(grant, IsOk());
-  const auto ack = Send(*grant, 2);
-  ASSERT_THAT(ack, IsOk());
-  machine_.OnStep([this] {
-    if (state() == TargetState::kCommitting) machine_.Kill();
-  });
-  EXPECT_FALSE(
-      replica_->Commit({"vol", grant->session, 2, ack->digest}, "alice").ok());
-  machine_.OnStep(nullptr);
+  KillInCommit(request);
   machine_.Boot();
   MakeReplica();
-  ASSERT_EQ(state(), TargetState::kCommitting);
   const std::chrono::seconds never(0);
   EXPECT_THAT(replica_->Tend(std::chrono::steady_clock::now(), never), IsOk());
   EXPECT_EQ(state(), TargetState::kAt);
@@ -354,17 +344,7 @@ TEST_F(InPlaceReplicaTest, ATornVolumeTakesTheSamePlanOrAllOfIt) {
 
 TEST_F(InPlaceReplicaTest, ACommitThatCantBeFinishedDoesNotStandInTheWay) {
   const SessionRequest request = Full();
-  const auto grant = replica_->Open(request, "alice");
-  ASSERT_THAT(grant, IsOk());
-  const auto ack = Send(*grant, 2);
-  ASSERT_THAT(ack, IsOk());
-  machine_.OnStep([this] {
-    if (state() == TargetState::kCommitting) machine_.Kill();
-  });
-  EXPECT_FALSE(
-      replica_->Commit({"vol", grant->session, 2, ack->digest}, "alice").ok());
-  machine_.OnStep(nullptr);
-  ASSERT_EQ(state(), TargetState::kCommitting);
+  KillInCommit(request);
   machine_.Boot();
   // As if it were another device now.
   ASSERT_THAT(volume_.Open()->RemoveStage(""), IsOk());
