@@ -9,7 +9,7 @@ import time
 import lab
 import place
 import steps
-from lab import LAB, MIB
+from lab import KIB, LAB, MIB
 
 SIZE = 16 * MIB
 UPDATE = 'update'
@@ -49,7 +49,7 @@ class Volumes(place.Place):
         lab.make_thin('nas1', 'pool', 'vol', SIZE)
         lab.make_thin('nas2', 'pool', 'replica', SIZE)
         lab.write_randomly(self.rng, self.src, 10)
-        self.number = 0
+        self.number, self.turn = 0, (12 * MIB, 14 * MIB)
         self.counters['agent'].end()
         self.agent.start()
 
@@ -63,10 +63,20 @@ class Volumes(place.Place):
         self.begin()
 
     def prepare(self, scenario):
-        if self.number == 0:
+        # From then on each sync removes a generation.
+        while self.number < KEPT:
+            self.change()
             self.number = self.sync()['number']
-        lab.write_randomly(self.rng, self.src, 3)
-        lab.discard_randomly(self.rng, self.src, 1)
+        self.change()
+
+    def change(self):
+        """At the same places each time, so that one sync has the steps of another."""
+        for offset in (MIB, 5 * MIB, 9 * MIB):
+            lab.write_device(self.src, offset, self.rng.randbytes(128 * KIB))
+        written, discarded = self.turn
+        lab.write_device(self.src, written, self.rng.randbytes(256 * KIB))
+        lab.discard(self.src, discarded, 256 * KIB)
+        self.turn = discarded, written
 
     def seen(self):
         """HIDDEN: a commit has taken it away, and there is no agent to go on."""
