@@ -33,7 +33,7 @@ namespace snapsync {
 namespace {
 
 constexpr std::chrono::seconds kGrace{10};
-constexpr time_t kLookAtSessionsSeconds = 60;
+constexpr time_t kTendEverySeconds = 60;
 constexpr int kMemoryBytes = 64 << 20;
 constexpr int kThreads = 64;
 
@@ -113,7 +113,7 @@ absl::Status Serve(const AgentConfig& config) {
                            std::to_string(config.volumes.size()) + " volumes");
 
   const std::chrono::seconds expiry(config.session_expiry_seconds);
-  const timespec pause{kLookAtSessionsSeconds, 0};
+  const timespec pause{kTendEverySeconds, 0};
   while (sigtimedwait(&signals, nullptr, &pause) < 0) {
     if (errno != EAGAIN) continue;
     registry->Tend(std::chrono::steady_clock::now(), expiry);

@@ -352,7 +352,7 @@ class LoopbackTest(unittest.TestCase):
         process = subprocess.Popen([*command, '--speed-limit', '1M'],
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         changes = set()  # of its journal: as the session is opened, and with each part
-        while len(changes) < 2:
+        while len(changes) < 3:
             time.sleep(0.05)
             self.assertIsNone(process.poll())
             changes |= {os.stat(path).st_mtime_ns for path in glob.glob(
@@ -376,7 +376,7 @@ class LoopbackTest(unittest.TestCase):
         for command in (sync, export, load):
             time.sleep(2)  # what was written just now may be written again unseen
             self.interrupt(*command)
-            self.assertGreater(self.resume(*command), 0, command)
+            self.assertGreater(self.resume(*command), 2 * MIB, command)
         self.assert_equal_files()
         self.target = self.folder + '/loaded.raw'
         self.assert_equal_files()
@@ -392,7 +392,7 @@ class LoopbackTest(unittest.TestCase):
             if changes:
                 self.assertEqual(self.resume(*sync), 0)
             else:
-                self.assertGreater(self.resume(*sync), 0)
+                self.assertGreater(self.resume(*sync), 2 * MIB)
             self.assert_equal_files()
 
     def test_a_killed_agent_comes_back_and_the_sync_goes_on(self):

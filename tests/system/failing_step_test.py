@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # system-test: host
 """A durable step of a sync of files that fails, in the agent or in the sender: with
-EIO, with ENOSPC, or as a write that writes half. Nothing crashes; the sync ends with
-a documented exit code and names what failed, the target is old or new, and the next
-sync is right, also of another source. Above all, no sync succeeds in which a flush has
-failed (but of the manifest, which is no condition of a sync).
+EIO, with ENOSPC, as a write that writes half, or as a flush that fails from then on.
+Nothing crashes; the sync ends with a documented exit code and names what failed, the
+target is old or new, and the next sync is right, also of another source. Above all, no
+sync succeeds in which a flush has failed (but of the manifest, which is no condition of a
+sync).
 
   SNAPSYNC_CASES=N    how many, drawn from all (nearly each step, failing in one way;
                       with SNAPSYNC_LONG in each way)
