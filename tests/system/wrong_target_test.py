@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-# system-test: guest --mem 512M --disk :1G --disk :1G --scratch /var/lib/snapsync-lab:256M
+# system-test: guest --mem 512M --timeout 3000 --disk :1G --disk :1G --scratch /var/lib/snapsync-lab:256M
 """Whatever makes a target the wrong one, alone or together with each other reason: the
 sync is refused with the exit code of one of its reasons, the next sync after the reasons
 have gone is right, and until then not one sector is written to the pool's data, as the
