@@ -3,7 +3,7 @@
 #
 # Process 1 of the guest that uml-run boots; nothing for a host. A fork and exec
 # costs 30 ms in there, so there are few of them. uml-run leaves its arguments in
-# $uml_run_dir/vars: SHARES SCRATCH WORKING_DIRECTORY ENVIRONMENT COMMAND.
+# $uml_run_dir/vars: SHARES SCRATCH LIBSYSTEMD WORKING_DIRECTORY ENVIRONMENT COMMAND.
 # Serial lines: 0 stdout, 1 stderr, 2 what uml-run needs to know.
 [ $$ -eq 1 ] || exit 1
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -62,6 +62,8 @@ global { use_lvmpolld=0 use_lvmlockd=0 event_activation=0 notify_dbus=0
 activation { reserved_memory=0 reserved_stack=0 udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0
   checks=0 thin_pool_autoextend_threshold=100 }
 backup { backup=1 archive=0 backup_dir="/run/uml/lvmbackup" }' > /etc/lvm/lvm.conf
+[ -z "$LIBSYSTEMD" ] ||
+  cp --remove-destination "$uml_run_dir/libsystemd.so.0" "$LIBSYSTEMD" || exit 1
 export DM_DISABLE_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1
 export HOME=/root USER=root LOGNAME=root TMPDIR=/tmp UML_RUN=1
 unset TERM uml_run_dir mem umid uml_dir
