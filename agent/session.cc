@@ -20,6 +20,7 @@ Session::Session(std::unique_ptr<BlockWriter> writer,
                  const Options& options)
     : writer_(std::move(writer)),
       options_(options),
+      for_manifest_(manifest_log != nullptr),
       progress_{journal->last().watermark, journal->last().digest},
       journal_(std::move(journal)),
       manifest_log_(std::move(manifest_log)) {}
@@ -189,15 +190,16 @@ absl::Status Session::Segment::Add(const Chunk& chunk) {
                                      std::to_string(expected));
   }
   SNAPSYNC_RETURN_IF_ERROR(CheckChunk(chunk, session_->options_.source_size));
+  const bool for_manifest = session_->for_manifest_;
   std::span<const std::byte> data = chunk.data;
   for (const Piece& piece : chunk.pieces) {
     if (piece.kind != PieceKind::kData) {
       batches_.AddZeroes({piece.offset, piece.length});
-      cells_.AddZeroes({piece.offset, piece.length});
+      if (for_manifest) cells_.AddZeroes({piece.offset, piece.length});
       continue;
     }
     batches_.Add(piece.offset, data.first(piece.length));
-    cells_.AddData(piece.offset, data.first(piece.length));
+    if (for_manifest) cells_.AddData(piece.offset, data.first(piece.length));
     data = data.subspan(piece.length);
   }
   chunks_.push_back({chunk.index, chunk.pieces, {}, chunk.checksum});

@@ -87,6 +87,7 @@ class Session {
   // Constant after construction.
   const std::unique_ptr<BlockWriter> writer_;  // thread-safe by itself
   const Options options_;
+  const bool for_manifest_;  // what is written is hashed by cells
 
   // Held shared by each write and flush, exclusively by Fence().
   std::shared_mutex writing_;
