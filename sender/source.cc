@@ -32,29 +32,29 @@ bool Exists(const std::string& path) {
   return ::stat(path.c_str(), &facts) == 0;
 }
 
-// The LVM volume that `path` speaks of; nullopt for anything else that exists.
-absl::StatusOr<std::optional<LogicalVolume>> FindVolume(
-    const std::string& path) {
+// Finds the LVM volume that `path` speaks of; none for anything else that
+// exists.
+absl::Status FindVolume(const std::string& path, SourceFacts& facts) {
   if (Exists(path)) {
     SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<DeviceNumber> number,
                               BlockDeviceNumber(path));
-    if (!number) return std::nullopt;
+    if (!number) return absl::OkStatus();
     SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<ThinTarget> thin,
                               FindThin(*number));
-    if (!thin || !ParseLvmUuid(thin->device.uuid)) return std::nullopt;
+    if (!thin || !ParseLvmUuid(thin->device.uuid)) return absl::OkStatus();
   }
   // An inactive snapshot has no node: LVM knows it by name.
   const absl::StatusOr<LogicalVolumeName> name = ParseVolumePath(path);
   if (!name.ok()) {
     return Error(Reason::kUsage, "--src " + path + " does not exist");
   }
-  SNAPSYNC_ASSIGN_OR_RETURN(const VolumeGroup group,
-                            ReadVolumeGroup(name->group));
-  const LogicalVolume* volume = group.FindName(name->name);
+  SNAPSYNC_ASSIGN_OR_RETURN(facts.group, ReadVolumeGroup(name->group));
+  const LogicalVolume* volume = facts.group.FindName(name->name);
   if (volume == nullptr) {
     return Error(Reason::kUsage, "--src " + path + " does not exist");
   }
-  return *volume;
+  facts.volume = *volume;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<qcow2::Image>> OpenImage(
@@ -100,7 +100,7 @@ absl::StatusOr<SourceFacts> ExamineSource(const SourceOptions& options) {
   SourceFacts facts;
   facts.place = PlaceOf(options.path);
   if (options.image) return facts;
-  SNAPSYNC_ASSIGN_OR_RETURN(facts.volume, FindVolume(options.path));
+  SNAPSYNC_RETURN_IF_ERROR(FindVolume(options.path, facts));
   if (facts.volume) facts.place = PlaceOf(facts.volume->device_path);
   facts.is_origin = facts.volume.has_value() &&
                     facts.volume->segment_type == "thin" &&
@@ -119,12 +119,9 @@ absl::Status CheckIsAnother(const SourceOptions& options,
       "--src " + options.path + " is the target itself, volume " + target.name);
 }
 
-absl::Status MakeSnapshot(const LogicalVolume& origin,
-                          const SnapshotName& name) {
-  SNAPSYNC_ASSIGN_OR_RETURN(const VolumeGroup group,
-                            ReadVolumeGroup(origin.group));
-  if (const LogicalVolume* found = group.FindName(name.name)) {
-    if (found->HasTag(kTag) && found->origin == origin.name) {
+absl::Status MakeSnapshot(const SourceFacts& origin, const SnapshotName& name) {
+  if (const LogicalVolume* found = origin.group.FindName(name.name)) {
+    if (found->HasTag(kTag) && found->origin == origin.volume->name) {
       return absl::OkStatus();
     }
     return Error(Reason::kOther, found->FullName() +
@@ -134,8 +131,9 @@ absl::Status MakeSnapshot(const LogicalVolume& origin,
   SnapshotOptions options;
   options.read_only = true;
   options.activation_skip = true;
+  options.active = true;
   options.tags = {kTag};
-  return CreateThinSnapshot(group, origin, name.name, options);
+  return CreateThinSnapshot(origin.group, *origin.volume, name.name, options);
 }
 
 absl::Status RemoveUnneeded(const ReplicationStore& store,
@@ -155,7 +153,7 @@ absl::Status RemoveUnneeded(const ReplicationStore& store,
 }
 
 absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
-    const SourceOptions& options, const SnapshotName& name) {
+    const SourceOptions& options, const SnapshotName& name, bool made_now) {
   std::unique_ptr<SourceSnapshot> snapshot(new SourceSnapshot());
   snapshot->path_ = options.path;
   snapshot->state_directory_ = options.state_directory;
@@ -169,10 +167,8 @@ absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
     snapshot->volume_ = *volume;
     snapshot->path_ = volume->device_path;
     snapshot->identity_ = volume->uuid;
-    if (!volume->active) {
-      SNAPSYNC_RETURN_IF_ERROR(ActivateVolumes({*volume}));
-      snapshot->deactivate_ = true;
-    }
+    snapshot->deactivate_ = made_now || !volume->active;
+    if (!volume->active) SNAPSYNC_RETURN_IF_ERROR(ActivateVolumes({*volume}));
   }
   if (options.image) {
     SNAPSYNC_ASSIGN_OR_RETURN(std::unique_ptr<qcow2::Image> image,

@@ -49,8 +49,9 @@ struct SourceOptions {
 
 // What --src turned out to be; nothing was changed yet.
 struct SourceFacts {
-  // A volume of LVM.
+  // A volume of LVM, and all of its group.
   std::optional<LogicalVolume> volume;
+  VolumeGroup group;
   // It is written to: a snapshot has to be made.
   bool is_origin = false;
   std::string place;  // PlaceOf() it; empty: an inactive volume
@@ -63,10 +64,10 @@ absl::Status CheckIsAnother(const SourceOptions& options,
                             const SourceFacts& source,
                             const VolumeState& target);
 
-// Makes the snapshot that `name` says, of the origin, if it is not there from
-// an earlier run.
-absl::Status MakeSnapshot(const LogicalVolume& origin,
-                          const SnapshotName& name);
+// Makes the snapshot that `name` says, of `origin`, a volume of LVM that was
+// examined just now, if it was not there from an earlier run. Active, though it
+// will skip activation.
+absl::Status MakeSnapshot(const SourceFacts& origin, const SnapshotName& name);
 
 // Removes the snapshots that are not needed any more, by the state that is
 // stored, and has it forget them. Only those that we made, by their tag. What
@@ -75,12 +76,14 @@ absl::Status RemoveUnneeded(const ReplicationStore& store,
                             ReplicationState& state);
 
 // A snapshot that can be read. Destroyed, it is closed, and deactivated again
-// if it had to be activated.
+// if it was activated for this.
 class SourceSnapshot {
  public:
   // `name` of the snapshot in LVM; empty for what --src names itself.
+  // `made_now`: by MakeSnapshot(), which activates it.
   static absl::StatusOr<std::unique_ptr<SourceSnapshot>> Open(
-      const SourceOptions& options, const SnapshotName& name);
+      const SourceOptions& options, const SnapshotName& name,
+      bool made_now = false);
   ~SourceSnapshot();
   SourceSnapshot(const SourceSnapshot&) = delete;
   SourceSnapshot& operator=(const SourceSnapshot&) = delete;

@@ -115,7 +115,7 @@ class Sync {
       made_now_ = true;
     }
     const SnapshotName name = state_.pending->snapshot;
-    if (absl::Status s = MakeSnapshot(volume, name); !s.ok()) {
+    if (absl::Status s = MakeSnapshot(facts, name); !s.ok()) {
       // It may be there all the same.
       state_.unneeded.push_back(name);
       state_.pending.reset();
@@ -127,8 +127,9 @@ class Sync {
   }
 
   absl::Status SendSnapshot(const VolumeState& target) {
-    SNAPSYNC_ASSIGN_OR_RETURN(const std::unique_ptr<SourceSnapshot> source,
-                              SourceSnapshot::Open(options_.source, snapshot_));
+    SNAPSYNC_ASSIGN_OR_RETURN(
+        const std::unique_ptr<SourceSnapshot> source,
+        SourceSnapshot::Open(options_.source, snapshot_, made_now_));
     // An interrupted sync is gone on with if this is the snapshot that it had.
     // A thick device may have changed meanwhile: its syncs begin anew.
     const bool continues = state_.pending &&

@@ -70,8 +70,10 @@ class Target {
   virtual bool in_place() const = 0;
 
   // The target as it is now. Writes nothing. kBusy when it is mounted, held or
-  // open elsewhere. CheckSeal(), CheckRoom() and Generations() right after it
-  // may be about the volume group as this call saw it: LVM is slow to ask.
+  // open elsewhere. CheckSeal(), CheckRoom(), Generations() and CreateStage()
+  // right after it may be about the volume group as this call saw it, since LVM
+  // is slow to ask; so may OpenStage() right after CreateStage(), and Prune()
+  // right after Commit().
   virtual absl::StatusOr<TargetFacts> Inspect() = 0;
 
   // Proves that the target is what the commit that returned `seal` left, and

@@ -95,7 +95,7 @@ class LvmThinTarget final : public Target {
 
   absl::StatusOr<TargetFacts> Inspect() override {
     SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
-    inspected_ = target;
+    seen_ = {Call::kInspect, target};
     const LogicalVolume& volume = target.volume;
     for (const LogicalVolume& other : target.group.volumes) {
       if (other.merging && other.origin == volume.name) {
@@ -120,7 +120,8 @@ class LvmThinTarget final : public Target {
   }
 
   absl::Status CheckRoom(uint64_t new_bytes) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Inspected());
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target,
+                              AsSeenBy(Call::kInspect));
     SNAPSYNC_ASSIGN_OR_RETURN(const PoolSpace space, SpaceFor(target.volume));
     SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t mapped,
                               MappedBytes(target.volume));
@@ -128,7 +129,8 @@ class LvmThinTarget final : public Target {
   }
 
   absl::Status CheckSeal(const std::string& seal) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Inspected());
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target,
+                              AsSeenBy(Call::kInspect));
     return CheckThinSeal(target, seal, state_directory_);
   }
 
@@ -141,7 +143,7 @@ class LvmThinTarget final : public Target {
 
   absl::StatusOr<std::string> CreateStage(uint64_t size,
                                           bool /*from_base*/) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, Find());
+    SNAPSYNC_ASSIGN_OR_RETURN(ThinVolume target, AsSeenBy(Call::kInspect));
     if (size > target.volume.size) {
       return Error(Reason::kTargetUnsuitable,
                    target.volume.FullName() + " has " +
@@ -154,6 +156,7 @@ class LvmThinTarget final : public Target {
     SNAPSYNC_RETURN_IF_ERROR(CreateThinSnapshot(target.group, target.volume,
                                                 name, {.tags = {kTag}}));
     SNAPSYNC_ASSIGN_OR_RETURN(target, Find());
+    seen_ = {Call::kCreateStage, target};
     const LogicalVolume* stage = target.group.FindName(name);
     if (stage == nullptr || !stage->thin_id.has_value()) {
       return Error(Reason::kIo,
@@ -167,7 +170,8 @@ class LvmThinTarget final : public Target {
   absl::StatusOr<std::unique_ptr<BlockWriter>> OpenStage(
       const std::string& token) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const Stage wanted, Stage::Parse(token));
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target,
+                              AsSeenBy(Call::kCreateStage));
     SNAPSYNC_ASSIGN_OR_RETURN(const LogicalVolume stage,
                               FindStage(target, wanted));
     if (stage.merging) {
@@ -215,11 +219,13 @@ class LvmThinTarget final : public Target {
     if (!flushed) {
       SNAPSYNC_RETURN_IF_ERROR(FlushPhysicalVolumes(target.volume.group_uuid));
     }
+    seen_ = {Call::kCommit, target};
     return MakeThinSeal(target, GenerationName(target.volume, number));
   }
 
   absl::StatusOr<std::vector<uint64_t>> Generations() override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Inspected());
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target,
+                              AsSeenBy(Call::kInspect));
     std::vector<uint64_t> numbers;
     for (const LogicalVolume& other : target.group.volumes) {
       const auto number = GenerationNumber(target.volume, other.name);
@@ -281,7 +287,7 @@ class LvmThinTarget final : public Target {
   }
 
   absl::Status Prune(uint64_t number, uint64_t keep) override {
-    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, Find());
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, AsSeenBy(Call::kCommit));
     std::vector<LogicalVolume> old;
     for (const LogicalVolume& volume : target.group.volumes) {
       const std::optional<uint64_t> its_number =
@@ -295,13 +301,16 @@ class LvmThinTarget final : public Target {
   }
 
  private:
+  // LVM is slow to ask: what these saw serves those that come right after them.
+  enum class Call { kInspect, kCreateStage, kCommit };
+
   absl::StatusOr<ThinVolume> Find() {
-    inspected_.reset();
+    seen_.reset();
     return FindThinVolume(path_);
   }
-  // As the call of Inspect() right before saw it.
-  absl::StatusOr<ThinVolume> Inspected() {
-    return inspected_.has_value() ? *inspected_ : FindThinVolume(path_);
+  absl::StatusOr<ThinVolume> AsSeenBy(Call call) {
+    if (seen_ && seen_->first == call) return seen_->second;
+    return Find();
   }
 
   static std::vector<HeldGeneration>::const_iterator FindHeld(
@@ -441,7 +450,7 @@ class LvmThinTarget final : public Target {
 
   const std::string path_;
   const std::string state_directory_;
-  std::optional<ThinVolume> inspected_;
+  std::optional<std::pair<Call, ThinVolume>> seen_;
 };
 
 }  // namespace

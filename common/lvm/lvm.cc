@@ -174,6 +174,7 @@ absl::Status CreateThinSnapshot(const VolumeGroup& group,
                                    options.activation_skip ? "-ky" : "-kn",
                                    "-n",
                                    name};
+  if (options.active) argv.emplace_back("-K");
   AddTags(options.tags, argv);
   return ChangeInPool(group, origin.pool_uuid, {origin},
                       WithNames(std::move(argv), {origin}),

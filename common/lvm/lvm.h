@@ -98,7 +98,8 @@ absl::StatusOr<VolumeGroup> ParseVolumeReport(const std::string& group,
 
 struct SnapshotOptions {
   bool read_only = false;
-  bool activation_skip = false;  // then it is not activated now either
+  bool activation_skip = false;
+  bool active = false;  // now, though it skips activation
   std::vector<std::string> tags;
 };
 
