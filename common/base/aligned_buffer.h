@@ -2,8 +2,13 @@
 //
 // Bytes on the heap, aligned to a page, as O_DIRECT wants them; zeroed at
 // construction. Movable, not copyable.
+//
+// A large one is memory that the kernel gives as zeroes, page by page when it
+// is first used: what is not used costs nothing, and nothing is zeroed twice.
 #ifndef SNAPSYNC_COMMON_BASE_ALIGNED_BUFFER_H_
 #define SNAPSYNC_COMMON_BASE_ALIGNED_BUFFER_H_
+
+#include <sys/mman.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -22,11 +27,17 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   // `size` in bytes; the memory is rounded up to whole pages.
   explicit AlignedBuffer(size_t size) : size_(size) {
-    const size_t whole = (size + kAlignment - 1) / kAlignment * kAlignment;
-    bytes_.reset(
-        static_cast<std::byte*>(std::aligned_alloc(kAlignment, whole)));
-    if (!bytes_ && whole != 0) throw std::bad_alloc();
-    if (whole != 0) std::memset(bytes_.get(), 0, whole);
+    if (size == 0) return;
+    const size_t whole = RoundUp(size, kAlignment);
+    if (whole < kLarge) {
+      Take(std::aligned_alloc(kAlignment, whole), kAlignment);
+      std::memset(bytes_.get(), 0, whole);
+      return;
+    }
+    const size_t alignment = whole < kHuge ? kAlignment : kHuge;
+    Take(std::calloc(1, whole + alignment), alignment);  // knows what is zero
+    // Fewer page faults; where there are no huge pages, as many as before.
+    if (whole >= kHuge) ::madvise(bytes_.get(), whole, MADV_HUGEPAGE);
   }
 
   // Whether `bytes`, part of a buffer, begin at a page.
@@ -41,9 +52,27 @@ class AlignedBuffer {
   std::span<const std::byte> span() const { return {bytes_.get(), size_}; }
 
  private:
+  // Bytes. From here on malloc() takes fresh memory from the kernel; and the
+  // size of a huge page.
+  static constexpr size_t kLarge = 128 << 10;
+  static constexpr size_t kHuge = 2 << 20;
+
   struct Free {
-    void operator()(std::byte* bytes) const { std::free(bytes); }
+    void* memory;  // in which the bytes are
+    void operator()(std::byte* /*bytes*/) const { std::free(memory); }
   };
+
+  static constexpr size_t RoundUp(size_t size, size_t alignment) {
+    return (size + alignment - 1) / alignment * alignment;
+  }
+
+  void Take(void* memory, size_t alignment) {
+    if (memory == nullptr) throw std::bad_alloc();
+    bytes_ = {reinterpret_cast<std::byte*>(
+                  RoundUp(reinterpret_cast<uintptr_t>(memory), alignment)),
+              Free{memory}};
+  }
+
   std::unique_ptr<std::byte, Free> bytes_;
   size_t size_ = 0;
 };

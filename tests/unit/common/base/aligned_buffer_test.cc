@@ -11,8 +11,10 @@ namespace snapsync {
 namespace {
 
 TEST(AlignedBuffer, IsAlignedAndZeroedAtAnySize) {
-  for (const size_t size :
-       {size_t{1}, size_t{512}, size_t{4097}, size_t{1} << 20}) {
+  constexpr size_t kHuge = size_t{4} << 20;
+  // Twice, since memory that was given back has the old bytes in it.
+  for (const size_t size : {size_t{1}, size_t{512}, size_t{512}, size_t{4097},
+                            size_t{1} << 20, size_t{1} << 20, kHuge, kHuge}) {
     AlignedBuffer buffer(size);
     EXPECT_EQ(buffer.size(), size);
     EXPECT_EQ(buffer.span().size(), size);
@@ -21,7 +23,7 @@ TEST(AlignedBuffer, IsAlignedAndZeroedAtAnySize) {
         0U);
     EXPECT_TRUE(std::all_of(buffer.data(), buffer.data() + size,
                             [](std::byte b) { return b == std::byte{0}; }));
-    buffer.data()[size - 1] = std::byte{1};
+    std::fill_n(buffer.data(), size, std::byte{1});
   }
 }
 
