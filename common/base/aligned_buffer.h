@@ -10,6 +10,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -27,8 +28,8 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   // `size` in bytes; the memory is rounded up to whole pages.
   explicit AlignedBuffer(size_t size) : size_(size) {
-    if (size == 0) return;
-    const size_t whole = RoundUp(size, kAlignment);
+    // One of no bytes, too, has a place that memcpy() takes.
+    const size_t whole = std::max(RoundUp(size, kAlignment), kAlignment);
     if (whole < kLarge) {
       Take(std::aligned_alloc(kAlignment, whole), kAlignment);
       std::memset(bytes_.get(), 0, whole);
