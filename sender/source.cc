@@ -153,7 +153,7 @@ absl::Status RemoveUnneeded(const ReplicationStore& store,
 }
 
 absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
-    const SourceOptions& options, const SnapshotName& name, bool made_now) {
+    const SourceOptions& options, const SnapshotName& name, bool deactivate) {
   std::unique_ptr<SourceSnapshot> snapshot(new SourceSnapshot());
   snapshot->path_ = options.path;
   snapshot->state_directory_ = options.state_directory;
@@ -167,7 +167,7 @@ absl::StatusOr<std::unique_ptr<SourceSnapshot>> SourceSnapshot::Open(
     snapshot->volume_ = *volume;
     snapshot->path_ = volume->device_path;
     snapshot->identity_ = volume->uuid;
-    snapshot->deactivate_ = made_now || !volume->active;
+    snapshot->deactivate_ = deactivate || !volume->active;
     if (!volume->active) SNAPSYNC_RETURN_IF_ERROR(ActivateVolumes({*volume}));
   }
   if (options.image) {

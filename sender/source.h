@@ -80,10 +80,10 @@ absl::Status RemoveUnneeded(const ReplicationStore& store,
 class SourceSnapshot {
  public:
   // `name` of the snapshot in LVM; empty for what --src names itself.
-  // `made_now`: by MakeSnapshot(), which activates it.
+  // `deactivate`: also where it is active already, as MakeSnapshot() makes it.
   static absl::StatusOr<std::unique_ptr<SourceSnapshot>> Open(
       const SourceOptions& options, const SnapshotName& name,
-      bool made_now = false);
+      bool deactivate = false);
   ~SourceSnapshot();
   SourceSnapshot(const SourceSnapshot&) = delete;
   SourceSnapshot& operator=(const SourceSnapshot&) = delete;

@@ -115,6 +115,7 @@ class Sync {
       made_now_ = true;
     }
     const SnapshotName name = state_.pending->snapshot;
+    for_this_ = true;
     if (absl::Status s = MakeSnapshot(facts, name); !s.ok()) {
       // It may be there all the same.
       state_.unneeded.push_back(name);
@@ -129,7 +130,7 @@ class Sync {
   absl::Status SendSnapshot(const VolumeState& target) {
     SNAPSYNC_ASSIGN_OR_RETURN(
         const std::unique_ptr<SourceSnapshot> source,
-        SourceSnapshot::Open(options_.source, snapshot_, made_now_));
+        SourceSnapshot::Open(options_.source, snapshot_, for_this_));
     // An interrupted sync is gone on with if this is the snapshot that it had.
     // A thick device may have changed meanwhile: its syncs begin anew.
     const bool continues = state_.pending &&
@@ -361,6 +362,7 @@ class Sync {
   SnapshotName snapshot_;
   uint64_t allocation_unit_ = 0;  // of the target, bytes
   bool made_now_ = false;         // the snapshot, by this run
+  bool for_this_ = false;         // it was made for this sync, now or before
   bool began_ = false;            // to send it
   bool had_saved_ = false;        // mappings of the base before
 };

@@ -72,6 +72,11 @@ def thin_target(rng):
     expect('first sync: one base is kept', len(lab.volumes('nas1')) == 3,
            lab.volumes('nas1'))
 
+    expect('first sync: the base is not active',
+           os.listdir('/dev/nas1').count('vol') == 1 and
+           not [name for name in os.listdir('/dev/nas1') if name.startswith('vol.')],
+           os.listdir('/dev/nas1'))
+
     result = sync()
     check('nothing changed', result, src, target, result='unchanged', sent_bytes=0)
 

@@ -107,6 +107,8 @@ class Volumes(place.Place):
             'volumes %s instead of %s' % (lab.volumes('nas2'), sorted(wanted))]
         if len(lab.volumes('nas1')) != 2:
             found.append('volumes of the source: %s' % lab.volumes('nas1'))
+        found += ['active: ' + name for name in os.listdir('/dev/nas1')
+                  if name.startswith('vol.')]
         status = lab.run('dmsetup', 'status', '--target', 'thin-pool').splitlines()
         found += ['metadata snapshot: ' + line for line in status
                   if line.split()[7] != '-']
