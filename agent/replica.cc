@@ -295,6 +295,7 @@ absl::StatusOr<SessionGrant> Replica::Resume(const TargetRecord& record,
   options.chunk_count = record.session->chunk_count;
   options.verify = verify;
   options.threads = options_.threads;
+  if (!options.threads) options.patience = {};
   auto log = OpenManifestLog(*record.session, journal->last().watermark);
   live_ = std::make_shared<Session>(std::move(writer), std::move(journal),
                                     std::move(log), options);

@@ -100,24 +100,31 @@ void Session::WriteBatch(std::span<const WriteOperation> writes,
   if (!status.ok()) Fail(status).IgnoreError();
 }
 
-absl::StatusOr<SegmentAck> Session::MakeDurable(uint64_t first,
-                                                std::vector<Chunk>& chunks,
-                                                const CellChanges& cells) {
-  SegmentAck ack;
-  {
-    MutexLock lock(&mutex_);
-    const auto my_turn = [this, first]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return !status_.ok() || *in_flight_.begin() == first;
-    };
-    mutex_.Await(my_turn);
+absl::StatusOr<SegmentAck> Session::AwaitTurn(uint64_t first) {
+  MutexLock lock(&mutex_);
+  const auto is_foremost = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !status_.ok() || *in_flight_.begin() == first;
+  };
+  const auto is_not_alone = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !is_foremost() || !status_.ok() || progress_.watermark == first ||
+           lost_ < first;
+  };
+  for (;;) {
+    mutex_.Await(is_foremost);
     if (!status_.ok()) return status_;
-    if (progress_.watermark != first) {
+    if (progress_.watermark == first) return progress_;
+    if (lost_ < first || !mutex_.AwaitFor(options_.patience, is_not_alone)) {
       return Error(Reason::kConnection, "the segment before chunk " +
                                             std::to_string(first) +
                                             " did not arrive whole");
     }
-    ack = progress_;
   }
+}
+
+absl::StatusOr<SegmentAck> Session::MakeDurable(uint64_t first,
+                                                std::vector<Chunk>& chunks,
+                                                const CellChanges& cells) {
+  SNAPSYNC_ASSIGN_OR_RETURN(SegmentAck ack, AwaitTurn(first));
   ack.watermark += chunks.size();
   for (const Chunk& chunk : chunks) {
     ack.digest = ExtendSessionDigest(ack.digest, chunk.checksum);
@@ -154,6 +161,7 @@ void Session::KeepInLog(uint64_t first, uint64_t end,
 void Session::Leave(uint64_t first) {
   MutexLock lock(&mutex_);
   in_flight_.erase(first);
+  if (progress_.watermark <= first) lost_ = std::min(lost_, first);
 }
 
 Session::Segment::Segment(Session* session, uint64_t first)

@@ -16,6 +16,7 @@
 #ifndef SNAPSYNC_AGENT_SESSION_H_
 #define SNAPSYNC_AGENT_SESSION_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <set>
@@ -47,6 +48,9 @@ class Session {
     // The watermark moves only past what was read back, and is what was sent.
     bool verify = true;
     bool threads = true;  // write with threads of its own
+    // How long a segment waits for the one before it to begin: streams that
+    // were opened one after the other may come in another order.
+    std::chrono::seconds patience{10};
   };
 
   // The watermark is the journal's. `manifest_log` may be null: then there will
@@ -76,6 +80,8 @@ class Session {
   // An error is in status().
   void WriteBatch(std::span<const WriteOperation> writes,
                   const ExtentList& zeroes);
+  // Until what is before chunk `first` is durable.
+  absl::StatusOr<SegmentAck> AwaitTurn(uint64_t first);
   absl::StatusOr<SegmentAck> MakeDurable(uint64_t first,
                                          std::vector<Chunk>& chunks,
                                          const CellChanges& cells);
@@ -95,6 +101,8 @@ class Session {
   mutable Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::set<uint64_t> in_flight_ ABSL_GUARDED_BY(mutex_);  // first chunks
+  // The first chunk of a segment that ended without being durable.
+  uint64_t lost_ ABSL_GUARDED_BY(mutex_) = UINT64_MAX;
   SegmentAck progress_ ABSL_GUARDED_BY(mutex_);
 
   // Used only by the segment whose turn it is (MakeDurable).

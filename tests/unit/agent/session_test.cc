@@ -2,6 +2,7 @@
 #include "agent/session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <thread>
 
@@ -37,6 +38,7 @@ class SessionTest : public testing::Test {
     options.chunk_count = chunk_count;
     options.verify = verify_;
     options.threads = threads_;
+    options.patience = patience_;
     session_ = std::make_unique<Session>(std::make_unique<MemoryWriter>(stage_),
                                          *std::move(journal), nullptr, options);
     journal_->operations.clear();
@@ -89,6 +91,7 @@ class SessionTest : public testing::Test {
   std::unique_ptr<Session> session_;
   bool verify_ = false;
   bool threads_ = false;
+  std::chrono::seconds patience_{0};
 };
 
 TEST_F(SessionTest, ASegmentOutOfTurnIsRefused) {
@@ -281,6 +284,36 @@ TEST_F(SessionTest, SegmentsThatFinishInTheWrongOrderAreMadeDurableInTheRight) {
   EXPECT_EQ(first_ack->watermark, 2U);
   ASSERT_THAT(second_ack, IsOk());
   EXPECT_EQ(second_ack->watermark, 3U);
+}
+
+TEST_F(SessionTest, ASegmentThatBeginsAfterTheNextOneIsWaitedFor) {
+  patience_ = std::chrono::minutes(5);
+  Open();
+  const auto second = Start(2);
+  ASSERT_THAT(second->Add(Make(2)), IsOk());
+  absl::StatusOr<SegmentAck> second_ack = absl::UnknownError("");
+  std::thread thread([&] { second_ack = second->Finish(); });
+  while (true) {
+    const std::lock_guard lock(stage_->mutex);
+    if (stage_->Count("write") == 1) break;
+  }
+  const absl::StatusOr<SegmentAck> first_ack = Send(0, 2);
+  thread.join();
+  ASSERT_THAT(first_ack, IsOk());
+  ASSERT_THAT(second_ack, IsOk());
+  EXPECT_EQ(second_ack->watermark, 3U);
+}
+
+TEST_F(SessionTest, ASegmentBehindOneThatIsGivenUpMeanwhileDoesNotWait) {
+  patience_ = std::chrono::minutes(5);
+  Open();
+  const auto second = Start(2);
+  ASSERT_THAT(second->Add(Make(2)), IsOk());
+  absl::StatusOr<SegmentAck> ack = absl::UnknownError("");
+  std::thread thread([&] { ack = second->Finish(); });
+  Start(0).reset();
+  thread.join();
+  EXPECT_THAT(ack, FailsWith(Reason::kConnection, "did not arrive whole"));
 }
 
 TEST_F(SessionTest, AFenceEndsASegmentThatWaitsForItsTurn) {
