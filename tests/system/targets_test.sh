@@ -12,7 +12,7 @@ cd "$(dirname "$(readlink -f "$0")")/../.." || exit 1
 host() { # FILTER
   cmake --preset release >/dev/null &&
     cmake --build --preset release --target targets_contract_test >&2 || exit 1
-  exec tests/system/uml-run --disk :260M --timeout 900 -- \
+  exec tests/system/uml-run --disk :260M --timeout 1800 -- \
     "$PWD/tests/system/targets_test.sh" --guest \
     "$PWD/build/release/bin/targets_contract_test" "$1"
 }

@@ -65,6 +65,29 @@ out=$(guest --disk "$work/disk" -- bash -ec '
   vgchange -qq -ay vg >/dev/null; ls /dev/vg/thin' 2>&1)
 expect "a disk file keeps its content" "$out" /dev/vg/thin
 
+# Others have a CPU, though not the first place on it: those before them have ended.
+python3 -c '
+import os, socket, time
+cpus = sorted(os.sched_getaffinity(0))
+held = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+for place, taken in enumerate(held, 1):
+    taken.bind("\0uml-run.cpu%d.%d" % (cpus[0], place))
+print(cpus[0], len(cpus), flush=True)
+time.sleep(1000)' > "$work/held" &
+holder=$!
+sleep 1
+read -r full cpus < "$work/held"
+for _ in 1 2 3 4 5; do
+  [ "$cpus" -gt 1 ] || break
+  ./uml-run --mem 256M -- sleep 1000 >/dev/null 2>&1 &
+  runner=$!
+  sleep 1
+  on=$(pgrep -P $runner -x linux.uml | head -n 1 | xargs taskset -pc | sed 's/.* //')
+  kill $runner
+  expect "a guest takes the CPU that fewest have" "$((on != full))" 1
+done
+kill $holder
+
 setsid ./uml-run --mem 256M -- sleep 1000 <&- >/dev/null 2>&1 &
 runner=$!
 sleep 3
