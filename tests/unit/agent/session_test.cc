@@ -75,6 +75,13 @@ class SessionTest : public testing::Test {
     }
     return segment->Finish();
   }
+  // Until a segment has written, and waits for its turn, or will.
+  void AwaitWrite() {
+    while (true) {
+      const std::lock_guard lock(stage_->mutex);
+      if (stage_->Count("write") == 1) return;
+    }
+  }
   static auto Fails(std::string_view failing) {
     return [failing](std::string_view operation) {
       return operation == failing ? Error(Reason::kIo, "broken")
@@ -271,11 +278,7 @@ TEST_F(SessionTest, SegmentsThatFinishInTheWrongOrderAreMadeDurableInTheRight) {
   ASSERT_THAT(second->Add(Make(2)), IsOk());
   absl::StatusOr<SegmentAck> second_ack = absl::UnknownError("");
   std::thread thread([&] { second_ack = second->Finish(); });
-  // It has written, and waits or will wait.
-  while (true) {
-    const std::lock_guard lock(stage_->mutex);
-    if (stage_->Count("write") == 1) break;
-  }
+  AwaitWrite();
   ASSERT_THAT(first->Add(Make(0)), IsOk());
   ASSERT_THAT(first->Add(Make(1)), IsOk());
   const absl::StatusOr<SegmentAck> first_ack = first->Finish();
@@ -293,10 +296,7 @@ TEST_F(SessionTest, ASegmentThatBeginsAfterTheNextOneIsWaitedFor) {
   ASSERT_THAT(second->Add(Make(2)), IsOk());
   absl::StatusOr<SegmentAck> second_ack = absl::UnknownError("");
   std::thread thread([&] { second_ack = second->Finish(); });
-  while (true) {
-    const std::lock_guard lock(stage_->mutex);
-    if (stage_->Count("write") == 1) break;
-  }
+  AwaitWrite();
   const absl::StatusOr<SegmentAck> first_ack = Send(0, 2);
   thread.join();
   ASSERT_THAT(first_ack, IsOk());
