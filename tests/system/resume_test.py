@@ -5,6 +5,7 @@
 The same command again goes on where the agent was and ends with the right bytes;
 in between the replica holds the old generation or the new one, never a mixture.
 """
+import glob
 import itertools
 import os
 import random
@@ -89,12 +90,17 @@ def cut_and_resume(rng, agent, kind, how, counts):
     old = lab.contents(target) if os.path.exists(target) else []
     change(rng)
     new = lab.contents(SRC)
-    # The first is cut when some of it is durable for certain.
-    moment = rng.uniform(0.3, 3.0) if counts['cuts'] else 2.0
+    moment = rng.uniform(0.3, 3.0)
     what = '%s, %s after %.2f s' % (kind, how.__name__.replace('_', ' '), moment)
     opened = len(openings(agent))
     sync = start(kind)
     while sync.running() and len(openings(agent)) == opened:
+        time.sleep(0.05)
+    # The first is cut when some of it is durable for certain.
+    journals = set()
+    while not counts['cuts'] and sync.running() and len(journals) < 3:
+        journals.add(tuple(open(path, 'rb').read() for path in sorted(
+            glob.glob(agent.directory + '/targets/*.journal'))))
         time.sleep(0.05)
     time.sleep(moment)
     finished = not sync.running()
