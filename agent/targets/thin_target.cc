@@ -288,6 +288,7 @@ class LvmThinTarget final : public Target {
 
   absl::Status Prune(uint64_t number, uint64_t keep) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, AsSeenBy(Call::kCommit));
+    seen_.reset();  // by another call right after it, what goes now is gone
     std::vector<LogicalVolume> old;
     for (const LogicalVolume& volume : target.group.volumes) {
       const std::optional<uint64_t> its_number =

@@ -266,6 +266,18 @@ TEST_F(ThinTargetTest, PruningRemovesWhatIsOlderThanTheNewestOnes) {
   EXPECT_EQ(Volumes("lv_tags=snapsync"), "volume.g10 volume.g11 volume.g12");
 }
 
+// It need not ask LVM again for what it has just seen, but does where it
+// removed something since.
+TEST_F(ThinTargetTest, PruningAgainAfterACommitFindsNothingToRemove) {
+  CommitOne(1, 1);
+  const std::string token = WriteStage(2, true);
+  const auto target = Make();
+  ASSERT_TRUE(target->Commit(token, 2, Id128::Random(), "").ok());
+  EXPECT_TRUE(target->Prune(2, 1).ok());
+  EXPECT_TRUE(target->Prune(2, 1).ok());
+  EXPECT_EQ(Volumes("lv_tags=snapsync"), "volume.g2");
+}
+
 TEST_F(ThinTargetTest, ZeroesAndDiscardsDoNotFillThePool) {
   const std::string token = WriteStage(1, false);
   {
