@@ -13,7 +13,7 @@ import lab
 from lab import BLOCK, MIB, expect, run
 
 SIZE = 64 * MIB
-MEMORY_SIZE = (4096 if 'SNAPSYNC_LONG' in os.environ else 512) * MIB
+MEMORY_SIZE = (4096 if 'SNAPSYNC_LONG' in os.environ else 1024) * MIB
 
 
 def check(what, result, src, target, /, **fields):
