@@ -105,7 +105,7 @@ absl::StatusOr<SegmentAck> Session::AwaitTurn(uint64_t first) {
   const auto is_foremost = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !status_.ok() || *in_flight_.begin() == first;
   };
-  const auto is_not_alone = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  const auto has_changed = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !is_foremost() || !status_.ok() || progress_.watermark == first ||
            lost_ < first;
   };
@@ -113,7 +113,7 @@ absl::StatusOr<SegmentAck> Session::AwaitTurn(uint64_t first) {
     mutex_.Await(is_foremost);
     if (!status_.ok()) return status_;
     if (progress_.watermark == first) return progress_;
-    if (lost_ < first || !mutex_.AwaitFor(options_.patience, is_not_alone)) {
+    if (lost_ < first || !mutex_.AwaitFor(options_.patience, has_changed)) {
       return Error(Reason::kConnection, "the segment before chunk " +
                                             std::to_string(first) +
                                             " did not arrive whole");

@@ -80,7 +80,8 @@ class Session {
   // An error is in status().
   void WriteBatch(std::span<const WriteOperation> writes,
                   const ExtentList& zeroes);
-  // Until what is before chunk `first` is durable.
+  // Returns when all before chunk `first` is durable; kConnection when it will
+  // not be.
   absl::StatusOr<SegmentAck> AwaitTurn(uint64_t first);
   absl::StatusOr<SegmentAck> MakeDurable(uint64_t first,
                                          std::vector<Chunk>& chunks,
@@ -101,7 +102,7 @@ class Session {
   mutable Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::set<uint64_t> in_flight_ ABSL_GUARDED_BY(mutex_);  // first chunks
-  // The first chunk of a segment that ended without being durable.
+  // Of the segments that ended without being durable, the lowest first chunk.
   uint64_t lost_ ABSL_GUARDED_BY(mutex_) = UINT64_MAX;
   SegmentAck progress_ ABSL_GUARDED_BY(mutex_);
 

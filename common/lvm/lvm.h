@@ -98,8 +98,8 @@ absl::StatusOr<VolumeGroup> ParseVolumeReport(const std::string& group,
 
 struct SnapshotOptions {
   bool read_only = false;
-  bool activation_skip = false;
-  bool active = false;  // now, though it skips activation
+  bool activation_skip = false;  // nor is it activated now, unless `active`
+  bool active = false;
   std::vector<std::string> tags;
 };
 

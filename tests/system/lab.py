@@ -33,7 +33,8 @@ _buffer = mmap.mmap(-1, MIB)
 _view = memoryview(_buffer)
 _m_trim_threshold, _m_mmap_threshold = -1, -3
 for _threshold in (_m_trim_threshold, _m_mmap_threshold):
-    ctypes.CDLL(None).mallopt(_threshold, 1 << 30)
+    if not ctypes.CDLL(None).mallopt(_threshold, 32 * MIB):  # the most that it takes
+        raise RuntimeError('mallopt')
 
 # Exit codes of the programs.
 DONE, USAGE, CONFIGURATION, CONNECTION, PERMISSION = 0, 2, 3, 4, 5

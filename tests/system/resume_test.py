@@ -5,6 +5,7 @@
 The same command again goes on where the agent was and ends with the right bytes;
 in between the replica holds the old generation or the new one, never a mixture.
 """
+import contextlib
 import glob
 import itertools
 import os
@@ -85,6 +86,12 @@ def contents_when_there(target, kind, old):
     return []
 
 
+def contents_of_journals(agent):
+    for path in glob.glob(agent.directory + '/targets/*.journal'):
+        with contextlib.suppress(FileNotFoundError), open(path, 'rb') as f:
+            yield f.read()
+
+
 def cut_and_resume(rng, agent, kind, how, counts):
     target = TARGETS[kind]
     old = lab.contents(target) if os.path.exists(target) else []
@@ -99,8 +106,7 @@ def cut_and_resume(rng, agent, kind, how, counts):
     # The first is cut when some of it is durable for certain.
     journals = set()
     while not counts['cuts'] and sync.running() and len(journals) < 3:
-        journals.add(tuple(open(path, 'rb').read() for path in sorted(
-            glob.glob(agent.directory + '/targets/*.journal'))))
+        journals.add(tuple(sorted(contents_of_journals(agent))))
         time.sleep(0.05)
     time.sleep(moment)
     finished = not sync.running()

@@ -2,14 +2,13 @@
 //
 // What LVM's commands find in a guest of uml-run in place of libsystemd, which
 // they link for the journal and the bus that no guest has. A guest's page fault
-// takes 0.2 ms, an "lvs" 1800 of them; this saves every third.
+// takes 0.2 ms, an "lvs" 1800 of them. This spares a third:
 //
-//   - Less to load: libsystemd needs five libraries that nothing else of LVM
+// - Less is loaded: libsystemd needs five libraries that nothing else of LVM
 //   does.
-//   - LVM starts by zeroing 3 MB that are zero (its table of commands), page by
-//   page.
-//     This memset(), found before that of the C library, gives pages back
-//     instead.
+// - LVM starts by zeroing 3 MB that are zero (its table of commands), page by
+//   page. This memset(), found before that of the C library, gives the pages
+//   back instead.
 //
 // The versions of the symbols are in uml_libsystemd.map. uml-run tries on the
 // host whether LVM starts with it; a later LVM may need more of libsystemd.

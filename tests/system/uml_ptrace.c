@@ -4,17 +4,16 @@
 // about the extended register state (PTRACE_GETREGSET and PTRACE_SETREGSET,
 // NT_X86_XSTATE):
 //
-//   size   UML hands over the 2696 bytes that sufficed up to AVX-512; a host
-//   with AMX
-//          takes the whole state or nothing (EFAULT), and the guest dies at
-//          boot with "ptrace set fp regs failed". The state is filled up with
-//          zeroes, the initial state of the registers that UML does not know.
-//   speed  For each page fault UML reads the state twice and sets it twice, for
-//   each
-//          system call once, though it hardly ever changes; and each time the
-//          host's kernel makes a mapping for what is set, which costs a tenth
-//          of all a guest does. It is set only where it differs, and only
-//          before the guest's own program goes on.
+// Its size. UML hands over the 2696 bytes that sufficed up to AVX-512; a host
+// with AMX takes the whole state or nothing (EFAULT), and the guest dies at
+// boot with "ptrace set fp regs failed". The state is filled up with zeroes,
+// the initial state of the registers that UML does not know.
+//
+// Speed. For each page fault UML reads the state twice and sets it twice, for
+// each system call once, though it hardly ever changes; and each time the
+// host's kernel makes a mapping for what is set, which costs a tenth of all
+// that a guest does. It is set only where it differs, and only before the
+// guest's own program goes on.
 //
 // UML runs that with a PTRACE_SYSEMU or the like. A PTRACE_CONT runs UML's own
 // few instructions in the same process (its "stub"), which touch no such
@@ -64,15 +63,14 @@ static long set_due(void) {
       host((long)PTRACE_SETREGSET, last.pid, (void*)NT_X86_XSTATE, &whole);
   last.due = false;
   last.known = result == 0;
-  return result < 0 && errno == ESRCH
-             ? 0
-             : result;  // one that is gone needs no state
+  // One that is gone needs no state.
+  return result < 0 && errno == ESRCH ? 0 : result;
 }
 
 static long set_state(pid_t pid, const struct iovec* given) {
   if (given->iov_len > sizeof(last.bytes)) {
-    return host((long)PTRACE_SETREGSET, pid, (void*)NT_X86_XSTATE,
-                (void*)given);
+    errno = EINVAL;
+    return -1;
   }
   const bool holds = last.pid == pid && (last.known || last.due);
   if (holds && last.size == given->iov_len &&
@@ -133,8 +131,8 @@ long ptrace(enum __ptrace_request request, ...) {
       case PTRACE_CONT:
         last.known = false;
         break;
-      case PTRACE_SETOPTIONS:  // a new process, perhaps with the number of an
-                               // old one
+      // A new process, perhaps with the number of an old one.
+      case PTRACE_SETOPTIONS:
       case PTRACE_KILL:
         last.known = last.due = false;
         break;

@@ -75,14 +75,14 @@ for place, taken in enumerate(held, 1):
 print(cpus[0], len(cpus), flush=True)
 time.sleep(1000)' > "$work/held" &
 holder=$!
-sleep 1
+until [ -s "$work/held" ]; do sleep 0.1; done
 read -r full cpus < "$work/held"
 for _ in 1 2 3 4 5; do
   [ "$cpus" -gt 1 ] || break
   ./uml-run --mem 256M -- sleep 1000 >/dev/null 2>&1 &
   runner=$!
-  sleep 1
-  on=$(pgrep -P $runner -x linux.uml | head -n 1 | xargs taskset -pc | sed 's/.* //')
+  until on=$(pgrep -P $runner -x linux.uml); do sleep 0.1; done
+  on=$(taskset -pc "${on%%$'\n'*}" | sed 's/.* //')
   kill $runner
   expect "a guest takes the CPU that fewest have" "$((on != full))" 1
 done

@@ -311,6 +311,7 @@ TEST_F(SessionTest, ASegmentBehindOneThatIsGivenUpMeanwhileDoesNotWait) {
   ASSERT_THAT(second->Add(Make(2)), IsOk());
   absl::StatusOr<SegmentAck> ack = absl::UnknownError("");
   std::thread thread([&] { ack = second->Finish(); });
+  AwaitWrite();
   Start(0).reset();
   thread.join();
   EXPECT_THAT(ack, FailsWith(Reason::kConnection, "did not arrive whole"));
