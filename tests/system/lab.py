@@ -13,6 +13,7 @@ import mmap
 import os
 import random
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -41,16 +42,19 @@ DONE, USAGE, CONFIGURATION, CONNECTION, PERMISSION = 0, 2, 3, 4, 5
 BASE_MISMATCH, BUSY, VERIFICATION, TARGET_UNSUITABLE, IO, NO_SPACE = 6, 7, 8, 9, 10, 11
 
 failures = 0
+begun = time.monotonic()
 
 
 def expect(what, condition, detail=''):
-    """Prints one line for a check; a failed one fails the test at its end."""
+    """Prints one line for a check, and when it was; a failed one fails the test at its
+    end."""
     global failures
+    at = time.monotonic() - begun
     if condition:
-        print('ok      ' + what)
+        print('ok     %6.1f s  %s' % (at, what))
     else:
         failures += 1
-        print('FAILED  %s%s' % (what, ': %s' % detail if detail != '' else ''))
+        print('FAILED %6.1f s  %s%s' % (at, what, ': %s' % detail if detail != '' else ''))
     sys.stdout.flush()
     return bool(condition)
 
@@ -197,7 +201,12 @@ def remove(group, *names):
 # --- The programs ------------------------------------------------------------
 
 def make_certificates(directory, *names):
-    run(ROOT + '/certs/make-certs', directory, *names)
+    """Of a CA of their own; in PKI, those that tests/run has made, if it has these."""
+    made = os.environ.get('SNAPSYNC_PKI', '')
+    if directory == PKI and all(os.path.exists('%s/%s.key' % (made, n)) for n in names):
+        shutil.copytree(made, directory, dirs_exist_ok=True)
+    else:
+        run(ROOT + '/certs/make-certs', directory, *names)
 
 
 class Agent:
@@ -384,6 +393,24 @@ def discard_randomly(rng, path, count, largest=MIB):
             offset -= offset % BLOCK
             length = max(BLOCK, length - length % BLOCK)
         discard(path, offset, min(length, size - offset))
+
+
+def guests(most):
+    """How many a test may boot at once: tests/run has others beside it."""
+    return min(most, int(os.environ.get('SNAPSYNC_GUESTS') or
+                         len(os.sched_getaffinity(0))))
+
+
+def in_time(cases, least=1):
+    """Of these as many as there is time for: all, or with SNAPSYNC_SECONDS, the first
+    `least` and those that can be begun by then."""
+    seconds = float(os.environ.get('SNAPSYNC_SECONDS') or 'inf')
+    begun = time.monotonic()
+    for number, case in enumerate(cases):
+        if number >= least and time.monotonic() - begun > seconds:
+            print('%d cases, for more there is no time' % number)
+            return
+        yield case
 
 
 def seed_from_environment():

@@ -200,7 +200,7 @@ def main():
         cuts = [(kind, how) for kind in kinds for how in ways * CUTS]
     else:
         cuts = zip(itertools.cycle(kinds), rng.sample(ways, len(ways)))
-    for kind, how in cuts:
+    for kind, how in lab.in_time(cuts, len(TARGETS)):
         cut_and_resume(rng, agent, kind, how, counts)
     superseded(rng, kinds if LONG else kinds[:1])
     given_up(rng, kinds if LONG else kinds[1:2])
