@@ -42,14 +42,14 @@ absl::Status RunAbort(const SyncOptions& options, AgentClient& agent,
                               " stays torn: it is written in place; the next "
                               "sync writes all of it");
   }
-  if (!state.pending) return RemoveUnneeded(store, state);
+  if (!state.pending) return RemoveUnneeded(store, state, {});
   const SnapshotName snapshot = state.pending->snapshot;
   const bool is_base = state.base && state.base->snapshot.name == snapshot.name;
   if (snapshot.ours && !is_base) state.unneeded.push_back(snapshot);
   state.pending.reset();
   SNAPSYNC_RETURN_IF_ERROR(store.Save(state));
   SNAPSYNC_RETURN_IF_ERROR(store.RemovePlan());
-  return RemoveUnneeded(store, state);
+  return RemoveUnneeded(store, state, {});
 }
 
 }  // namespace snapsync

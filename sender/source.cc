@@ -85,9 +85,12 @@ class LimitedReader final : public BlockReader {
 };
 
 // Removes a snapshot that we made. OK when it is gone already.
-absl::Status RemoveSnapshot(const SnapshotName& name) {
-  SNAPSYNC_ASSIGN_OR_RETURN(const VolumeGroup group,
-                            ReadVolumeGroup(name.group));
+absl::Status RemoveSnapshot(const SnapshotName& name,
+                            const VolumeGroup& known) {
+  VolumeGroup group = known;
+  if (group.name != name.group || group.FindName(name.name) == nullptr) {
+    SNAPSYNC_ASSIGN_OR_RETURN(group, ReadVolumeGroup(name.group));
+  }
   const LogicalVolume* found = group.FindName(name.name);
   // Without our tag it is somebody's, whatever its name.
   if (found == nullptr || !found->HasTag(kTag)) return absl::OkStatus();
@@ -137,11 +140,11 @@ absl::Status MakeSnapshot(const SourceFacts& origin, const SnapshotName& name) {
 }
 
 absl::Status RemoveUnneeded(const ReplicationStore& store,
-                            ReplicationState& state) {
+                            ReplicationState& state, const VolumeGroup& known) {
   std::vector<SnapshotName> left;
   absl::Status failed;
   for (const SnapshotName& snapshot : state.unneeded) {
-    if (absl::Status s = RemoveSnapshot(snapshot); !s.ok()) {
+    if (absl::Status s = RemoveSnapshot(snapshot, known); !s.ok()) {
       failed = s;
       left.push_back(snapshot);
     }

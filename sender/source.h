@@ -71,9 +71,10 @@ absl::Status MakeSnapshot(const SourceFacts& origin, const SnapshotName& name);
 
 // Removes the snapshots that are not needed any more, by the state that is
 // stored, and has it forget them. Only those that we made, by their tag. What
-// can't be removed is tried again by the next call.
+// can't be removed is tried again by the next call. `known`: what the group of
+// the source was at some time, which may be empty.
 absl::Status RemoveUnneeded(const ReplicationStore& store,
-                            ReplicationState& state);
+                            ReplicationState& state, const VolumeGroup& known);
 
 // A snapshot that can be read. Destroyed, it is closed, and deactivated again
 // if it was activated for this.

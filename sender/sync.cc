@@ -54,6 +54,7 @@ class Sync {
     if (options_.take_over && !options_.dry_run) {
       SNAPSYNC_RETURN_IF_ERROR(agent_.TakeOver(options_.volume));
     }
+    group_ = facts.group;
     SNAPSYNC_ASSIGN_OR_RETURN(snapshot_, ChooseSnapshot(facts));
     absl::Status status = SendSnapshot(target);
     // Nothing is open any more: what is not needed can go.
@@ -344,9 +345,9 @@ class Sync {
   // the one on the disk still needs.
   void RemoveUnneeded() {
     absl::StatusOr<ReplicationState> stored = store_.Load();
-    const absl::Status s = stored.ok()
-                               ? snapsync::RemoveUnneeded(store_, *stored)
-                               : stored.status();
+    const absl::Status s =
+        stored.ok() ? snapsync::RemoveUnneeded(store_, *stored, group_)
+                    : stored.status();
     if (!s.ok()) {
       result_.warnings.push_back(
           "a snapshot that is not needed any more could not be removed: " +
@@ -359,6 +360,7 @@ class Sync {
   const ReplicationStore store_;
   SyncResult& result_;
   ReplicationState state_;
+  VolumeGroup group_;  // the source's, before anything was changed
   SnapshotName snapshot_;
   uint64_t allocation_unit_ = 0;  // of the target, bytes
   bool made_now_ = false;         // the snapshot, by this run

@@ -155,13 +155,21 @@ class LvmThinTarget final : public Target {
     SNAPSYNC_RETURN_IF_ERROR(RemoveOurs(target, target.group.FindName(name)));
     SNAPSYNC_RETURN_IF_ERROR(CreateThinSnapshot(target.group, target.volume,
                                                 name, {.tags = {kTag}}));
-    SNAPSYNC_ASSIGN_OR_RETURN(target, Find());
-    seen_ = {Call::kCreateStage, target};
-    const LogicalVolume* stage = target.group.FindName(name);
-    if (stage == nullptr || !stage->thin_id.has_value()) {
-      return Error(Reason::kIo,
-                   target.volume.FullName() + ": LVM made no stage " + name);
+    SNAPSYNC_ASSIGN_OR_RETURN(std::optional<LogicalVolume> stage,
+                              FindActiveSnapshot(target.volume, name));
+    if (stage.has_value()) {
+      stage->tags = {kTag};
+      target.group.volumes.push_back(*stage);
+    } else {
+      SNAPSYNC_ASSIGN_OR_RETURN(target, Find());
+      const LogicalVolume* found = target.group.FindName(name);
+      if (found == nullptr || !found->thin_id.has_value()) {
+        return Error(Reason::kIo,
+                     target.volume.FullName() + ": LVM made no stage " + name);
+      }
+      stage = *found;
     }
+    seen_ = {Call::kCreateStage, target};
     return Stage{target.volume.uuid, *target.volume.thin_id, stage->uuid,
                  *stage->thin_id, size}
         .ToString();
@@ -410,9 +418,7 @@ class LvmThinTarget final : public Target {
     if (absl::Status in_use = DeactivateVolumes({volume, stage});
         !in_use.ok()) {
       Reactivate(volume);
-      LogicalVolume generation = stage;
-      generation.name = name;
-      if (absl::Status s = RemoveVolumes(target.group, {generation}); !s.ok()) {
+      if (absl::Status s = RemoveGenerationOf(stage, name); !s.ok()) {
         Log(Severity::kWarning, MessageOf(s));
       }
       return in_use;
@@ -422,6 +428,15 @@ class LvmThinTarget final : public Target {
     absl::Status merged = MergeSnapshot(stage);
     if (!merged.ok()) Reactivate(volume);
     return merged;
+  }
+
+  // That was made just now.
+  absl::Status RemoveGenerationOf(const LogicalVolume& stage,
+                                  const std::string& name) const {
+    SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
+    const LogicalVolume* made = target.group.FindName(name);
+    if (made == nullptr || made->origin != stage.name) return absl::OkStatus();
+    return RemoveVolumes(target.group, {*made});
   }
 
   static void Reactivate(const LogicalVolume& volume) {

@@ -143,6 +143,27 @@ absl::Status CheckNotOpen(const LogicalVolume& volume) {
   }
 }
 
+absl::StatusOr<std::optional<LogicalVolume>> FindActiveSnapshot(
+    const LogicalVolume& volume, const std::string& name) {
+  LogicalVolume snapshot = volume;
+  snapshot.name = name;
+  snapshot.device_path = "/dev/mapper/" + MapperName(volume.group, name);
+  snapshot.origin = volume.name;
+  const absl::StatusOr<DeviceNumber> number = NumberOf(snapshot);
+  if (!number.ok()) return std::nullopt;
+  SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<ThinTarget> thin,
+                            FindThin(*number));
+  if (!thin.has_value()) return std::nullopt;
+  const std::optional<LvmUuids> uuids = ParseLvmUuid(thin->device.uuid);
+  if (!uuids.has_value()) return std::nullopt;
+  snapshot.uuid = FormatLvmUuid(uuids->lv);
+  snapshot.thin_id = thin->thin_id;
+  snapshot.active = true;
+  return snapshot.DeviceMapperUuid() == thin->device.uuid
+             ? std::optional(snapshot)
+             : std::nullopt;
+}
+
 absl::StatusOr<PoolSpace> SpaceFor(const LogicalVolume& volume) {
   SNAPSYNC_ASSIGN_OR_RETURN(const ThinTarget table, TableOf(volume));
   SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<PoolTarget> pool,

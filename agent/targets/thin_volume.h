@@ -41,6 +41,12 @@ absl::Status MakeActive(const LogicalVolume& volume);
 // udev opens for a moment is waited for.
 absl::Status CheckNotOpen(const LogicalVolume& volume);
 
+// A snapshot of `volume` that LVM made just now, as the kernel has it: its
+// name, its UUID and its thin id; what else it has is its origin's. nullopt
+// when it is not active: LVM knows.
+absl::StatusOr<std::optional<LogicalVolume>> FindActiveSnapshot(
+    const LogicalVolume& volume, const std::string& name);
+
 // The room in the pool of `volume`. Requires: it is active.
 absl::StatusOr<PoolSpace> SpaceFor(const LogicalVolume& volume);
 

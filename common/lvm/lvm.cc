@@ -210,9 +210,14 @@ absl::Status DeactivateVolumes(const std::vector<LogicalVolume>& volumes) {
 absl::Status RemoveVolumes(const VolumeGroup& group,
                            const std::vector<LogicalVolume>& volumes) {
   if (volumes.empty()) return absl::OkStatus();
+  std::string which;
+  for (const LogicalVolume& volume : volumes) {
+    if (!which.empty()) which += " || ";
+    which += "(lv_uuid=" + volume.uuid + " && lv_name=\"" + volume.name + "\")";
+  }
   return ChangeInPool(
       group, volumes.front().pool_uuid, volumes,
-      WithNames({"lvremove", "-y", "-qq", "-f"}, volumes),
+      {"lvremove", "-y", "-qq", "-f", "-S", which, "--", group.name},
       [&](uint32_t thin_id) { return IsOnlyOf(group, volumes, thin_id); });
 }
 

@@ -127,8 +127,9 @@ absl::Status ActivateVolumes(const std::vector<LogicalVolume>& volumes);
 // inactive then.
 absl::Status DeactivateVolumes(const std::vector<LogicalVolume>& volumes);
 
-// Removes volumes of `group`. kBusy when one is in use; others may be gone
-// then.
+// Removes volumes of `group`. One that is gone meanwhile or was given another
+// name is none, and another volume that has its name by now stays. kBusy when
+// one is in use; others may be gone then.
 //
 // A crash between LVM's commit and the pool's leaves a volume whose thin device
 // LVM still wants to make, but which the pool has already; LVM then refuses all

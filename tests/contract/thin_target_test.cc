@@ -278,6 +278,19 @@ TEST_F(ThinTargetTest, PruningAgainAfterACommitFindsNothingToRemove) {
   EXPECT_EQ(Volumes("lv_tags=snapsync"), "volume.g2");
 }
 
+TEST_F(ThinTargetTest, PruningRemovesNoOtherVolumeThatHasTheName) {
+  CommitOne(1, 1);
+  const std::string token = WriteStage(2, true);
+  const auto target = Make();
+  ASSERT_TRUE(target->Commit(token, 2, Id128::Random(), "").ok());
+  Shell("lvrename -qq " + Volume("volume.g1") + " " + Volume("renamed"));
+  Shell("lvcreate -qq -s -kn -n volume.g1 --addtag other " + Volume("volume"));
+  EXPECT_TRUE(target->Prune(2, 1).ok());
+  EXPECT_EQ(Volumes("lv_tags=snapsync"), "renamed volume.g2");
+  EXPECT_EQ(Volumes("lv_tags=other"), "volume.g1");
+  Shell("lvremove -y -qq -f " + Volume("volume.g1"));
+}
+
 TEST_F(ThinTargetTest, ZeroesAndDiscardsDoNotFillThePool) {
   const std::string token = WriteStage(1, false);
   {
