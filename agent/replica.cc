@@ -148,6 +148,7 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
   }
   SNAPSYNC_RETURN_IF_ERROR(CheckOpen(request, facts, record));
   if (request.chunk_count == 0 && request.generation == request.base) {
+    if (!tidy_ && !record.session) TidyUp(record);
     SessionGrant grant;
     grant.committed = true;
     grant.number = record.number;
@@ -388,7 +389,9 @@ void Replica::TidyUp(const TargetRecord& record) {
   if (options_.manifest) RemoveManifestLog();
   const uint64_t keep =
       record.image.keep == 0 ? options_.keep : record.image.keep;
-  if (absl::Status s = target_->Prune(record.number, keep); !s.ok()) {
+  const absl::Status s = target_->Prune(record.number, keep);
+  tidy_ = s.ok();
+  if (!tidy_) {
     Log(Severity::kWarning, "volume " + options_.volume +
                                 ": an old generation was not removed: " +
                                 std::string(MessageOf(s)));

@@ -206,6 +206,8 @@ class Replica {
   static constexpr size_t kTakenOverKept = 64;
   std::deque<std::pair<Id128, absl::Status>> taken_over_
       ABSL_GUARDED_BY(mutex_);
+  // No old generation is left; before the first commit nobody knows.
+  bool tidy_ ABSL_GUARDED_BY(mutex_) = false;
   // When Tend() first saw this session at this watermark.
   std::pair<Id128, uint64_t> seen_ ABSL_GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point seen_at_ ABSL_GUARDED_BY(mutex_);

@@ -15,8 +15,10 @@ import kills
 import lab
 import volumes_place
 
-# A snapshot stayed for good; a commit was acknowledged that may not have been durable.
+# A snapshot stayed for good; an old generation stayed until the next commit; a commit was
+# acknowledged that may not have been durable.
 WENT_WRONG = [('sender', 'fsync ubda after lvcreate', 'EIO'),
+              ('agent', 'spawn lvremove', 'EIO'),
               ('agent', 'fsync ubdb after lvconvert', failing.FOR_GOOD)]
 
 
