@@ -3,7 +3,8 @@
 # system-test: host
 """SIGKILL at each durable step of a sync of files (steps.c names and counts them):
 of the agent, of the sender, of both at once; then the same command again, or an
-abort. kills.py has what must hold. A first sync, and one that sends what differs.
+abort, or first of all kills of the agent at each step of its next start. kills.py has
+what must hold. A first sync, and one that sends what differs.
 
   SNAPSYNC_CASES=N    how many, drawn from all (each step in one way; in all of them
                       with SNAPSYNC_LONG)

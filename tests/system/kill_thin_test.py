@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # system-test: guest --mem 512M --timeout 9000 --disk :1G --disk :1G --scratch /var/lib/snapsync-lab:256M
 """kill_test.py on thin volumes: SIGKILL at a durable step of agent, sender, or both,
-among them LVM's commands, before they start and while they run; then the same command
-again, or an abort. kills.py has what must hold. Besides, no snapshot is left but the
+among them LVM's commands, before they start and while they run; then one of the ways of
+kill_test.py. kills.py has what must hold. Besides, no snapshot is left but the
 base and the last three generations, and no metadata snapshot.
 
   SNAPSYNC_CASES=N    how many, drawn from all (one that once went wrong, and 4 of other

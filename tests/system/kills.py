@@ -4,6 +4,7 @@ sync, then the way out of it, and what must hold then. Where it happens is a
 place.Place.
 """
 import collections
+import contextlib
 import fnmatch
 import itertools
 import os
@@ -17,7 +18,9 @@ import steps
 from place import HIDDEN, stopped
 
 BOTH = ('agent', 'sender')
-RESUME, ABORT = 'resume', 'abort'
+# Restarts: the agent is killed at each step of its start in turn, until one start gets
+# through; then the same command again.
+RESUME, ABORT, RESTARTS = 'resume', 'abort', 'restarts'
 
 # scenario: what the Place prepares; program: whose step number `step` it is, of those
 # with that name the `nth`.
@@ -85,7 +88,8 @@ def all_cases(counted):
             for program, found in programs.items()
             for step in numbered(found)
             for victims in ((program,), BOTH)
-            for way in (RESUME, ABORT)]
+            for way in (RESUME, ABORT, RESTARTS)
+            if way != RESTARTS or 'agent' in victims]
 
 
 def sample(rng, cases, each_time):
@@ -96,10 +100,11 @@ def sample(rng, cases, each_time):
         nth = case.nth if each_time else 0
         groups.setdefault((case.program, case.name, nth), []).append(case)
     turns = itertools.cycle([(alone, way) for alone in (True, False)
-                             for way in (RESUME, ABORT)])
-    return [rng.choice([case for case in group if case.way == way and
-                        (case.victims != BOTH) == alone])
-            for group, (alone, way) in zip(shuffled(rng, groups.values()), turns)]
+                             for way in (RESUME, ABORT, RESTARTS)])
+    chosen = [[case for case in group if case.way == way and
+               (case.victims != BOTH) == alone] or group
+              for group, (alone, way) in zip(shuffled(rng, groups.values()), turns)]
+    return [rng.choice(group) for group in chosen]
 
 
 def shuffled(rng, items):
@@ -161,8 +166,32 @@ def recover(place, case, sync, bad, old, new):
     if not dead:
         return
     with stopped(sync.process if sync else None):
-        place.agent.start()
+        if case.way == RESTARTS:
+            kill_at_each_step_of_its_start(place, bad, old, new)
+        else:
+            place.agent.start()
         bad.unless(place.old() in (old, new), 'after the recovery neither old nor new')
+
+
+def kill_at_each_step_of_its_start(place, bad, old, new):
+    agent = place.agent
+    agent.counter = counter = steps.Counter('start.steps')
+    for step in range(1, 1000):
+        counter.begin(step)
+        with contextlib.suppress(RuntimeError):  # it was killed before it listens
+            agent.start()
+        last = None
+        while agent.process.poll() is None and last != counter.count:
+            last = counter.count
+            time.sleep(0.5)
+        if not counter.fired:
+            break
+        agent.process.wait(timeout=30)
+        bad.unless(place.seen() in (old, new, HIDDEN),
+                   'after a kill at step %d of the start neither old nor new' % step)
+    bad.unless(agent.process.poll() is None, 'the agent does not start', agent.log()[-2000:])
+    agent.counter = place.counters['agent']
+    agent.start_again()
 
 
 def run_case(place, case):
