@@ -159,6 +159,7 @@ def main():
     pairs = [list(pair) for pair in itertools.combinations(REASONS, 2)]
     cases = [[reason] for reason in REASONS] + rng.sample(pairs, len(pairs))
     played = [place.refused(case) for case in lab.in_time(cases, len(REASONS))]
+    place.change()
     played[-1] &= place.accepted('after all')
     lab.report('wrong targets, each reason alone and in pairs', len(played),
                played.count(False))
