@@ -16,6 +16,7 @@
 #include <cstring>
 #include <filesystem>
 #include <random>
+#include <utility>
 
 #include "common/base/aligned_buffer.h"
 #include "common/base/unique_fd.h"
@@ -166,12 +167,10 @@ class ThinFixture final : public TargetFixture {
  public:
   explicit ThinFixture(const std::string& group) : group_(group) {
     std::filesystem::create_directories(state_);
-    Shell("lvcreate -y -qq -V 4m -T " + group_ + "/pool -n volume");
-    Shell("lvcreate -y -qq -V 4m -T " + group_ + "/pool -n other");
+    MakeVolume("volume");
   }
   ~ThinFixture() override {
-    Shell("lvs --noheadings -o lv_full_name -S segtype=thin " + group_ +
-          " | xargs -r lvremove -y -qq -f");
+    Shell("lvremove -y -qq -f -S segtype=thin " + group_);
     std::filesystem::remove_all(state_);
   }
 
@@ -179,13 +178,19 @@ class ThinFixture final : public TargetFixture {
     return MakeThinTarget(path(), state_);
   }
   std::unique_ptr<Target> MakeOther() override {
+    if (!std::exchange(has_other_, true)) MakeVolume("other");
     return MakeThinTarget("/dev/" + group_ + "/other", state_);
   }
   std::string path() const override { return "/dev/" + group_ + "/volume"; }
   uint64_t size() const override { return kSize; }
 
  private:
+  void MakeVolume(const std::string& name) {
+    Shell("lvcreate -y -qq -V 4m -T " + group_ + "/pool -n " + name);
+  }
+
   const std::string group_;
+  bool has_other_ = false;
   const std::string state_ = UniqueName(::testing::TempDir() + "/state");
 };
 

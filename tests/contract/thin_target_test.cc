@@ -86,10 +86,11 @@ class ThinTargetTest : public ::testing::Test {
 
 TEST_F(ThinTargetTest, WhatIsNoWritableThinVolumeIsUnsuitable) {
   Shell("lvcreate -y -qq -an -Zn -L 4m -n thick " + group_);
+  const auto other = fixture_->MakeOther();
   Shell("lvchange -qq -an " + Volume("other"));
   Shell("lvchange -qq -pr " + Volume("other"));
-  ExpectReason(fixture_->MakeOther()->Inspect().status(),
-               Reason::kTargetUnsuitable, "read-only");
+  ExpectReason(other->Inspect().status(), Reason::kTargetUnsuitable,
+               "read-only");
   for (const char* name : {"thick", "pool", "missing"}) {
     const auto target =
         MakeThinTarget("/dev/" + Volume(name), ::testing::TempDir());
