@@ -435,7 +435,10 @@ class LvmThinTarget final : public Target {
                                   const std::string& name) const {
     SNAPSYNC_ASSIGN_OR_RETURN(const ThinVolume target, FindThinVolume(path_));
     const LogicalVolume* made = target.group.FindName(name);
-    if (made == nullptr || made->origin != stage.name) return absl::OkStatus();
+    if (made == nullptr || made->origin != stage.name ||
+        !IsOurs(target, *made)) {
+      return absl::OkStatus();
+    }
     return RemoveVolumes(target.group, {*made});
   }
 

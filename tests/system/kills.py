@@ -180,10 +180,7 @@ def kill_at_each_step_of_its_start(place, bad, old, new):
         counter.begin(step)
         with contextlib.suppress(RuntimeError):  # it was killed before it listens
             agent.start()
-        last = None
-        while agent.process.poll() is None and last != counter.count:
-            last = counter.count
-            time.sleep(0.5)
+        wait_until_idle(place, counter)
         if not counter.fired:
             break
         agent.process.wait(timeout=30)
@@ -192,6 +189,15 @@ def kill_at_each_step_of_its_start(place, bad, old, new):
     bad.unless(agent.process.poll() is None, 'the agent does not start', agent.log()[-2000:])
     agent.counter = place.counters['agent']
     agent.start_again()
+
+
+def wait_until_idle(place, counter):
+    """Until the agent has taken no step for a while, or has ended."""
+    last, since = None, time.monotonic()
+    while place.agent.process.poll() is None and time.monotonic() < since + place.QUIET:
+        if counter.count != last:
+            last, since = counter.count, time.monotonic()
+        time.sleep(0.05)
 
 
 def run_case(place, case):

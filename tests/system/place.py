@@ -13,7 +13,8 @@ HIDDEN = 'hidden'  # the target, while there is nobody to end a commit
 
 
 class Place:
-    """Where syncs go from and to. What a place has to have:
+    """Where syncs go from and to. What a place has to have, besides QUIET, if its agent
+    may take longer from one step to the next:
 
     agent (a steps.Agent), target, volume, uuid, src (what is to be sent next)
     prepare(scenario)  a new state in src that is not on the target yet; `number`, the
@@ -21,6 +22,8 @@ class Place:
     old(), new()       contents of target and source
     leftovers()        what is there and should not be, once nothing is under way
     """
+
+    QUIET = 0.5  # seconds
 
     def __init__(self):
         self.counters = {name: steps.Counter(name + '.steps') for name in ('agent', 'sender')}

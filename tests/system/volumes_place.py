@@ -19,6 +19,7 @@ KEPT = 3  # generations
 
 
 class Volumes(place.Place):
+    QUIET = 3  # a command of LVM
     DISPENSABLE = {
         'ftruncate lock*': 'the number in a lock is for people',
         'pwrite lock*': 'the number in a lock is for people',
