@@ -39,8 +39,8 @@ class Files(place.Place):
     }
     OPEN = ()
 
-    def __init__(self, rng):
-        super().__init__()
+    def __init__(self, rng, **options):
+        super().__init__(**options)
         self.volume, self.uuid = 'vol', 'files'
         self.target = LAB + '/target.raw'
         # An update either way sends data and zeroes, and copies from around a hole.

@@ -26,6 +26,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct control {
@@ -78,8 +79,8 @@ static int Step(const char* name, const char* what) {
   char line[1024];
   const int length =
       snprintf(line, sizeof line, "%llu %s %.900s\n", number, name, what);
-  REAL(write)
-  if (real_write(log_file, line, (size_t)length) < 0) _exit(99);
+  // Past whatever else is preloaded.
+  if (syscall(SYS_write, log_file, line, length) < 0) _exit(99);
   errno = saved;
   static char broken[1000];
   const int for_good = atomic_load(&control->for_good) != 0;

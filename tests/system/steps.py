@@ -36,6 +36,7 @@ class Counter:
         with open(self.path, 'r+b') as f:
             self.memory = mmap.mmap(f.fileno(), 8 * 6)
         open(self.path + '.log', 'w').close()
+        self.settings = {'LD_PRELOAD': LIBRARY, 'SNAPSYNC_STEPS': self.path}
 
     def _get(self, field):
         return struct.unpack_from('<q', self.memory, 8 * field)[0]
@@ -46,12 +47,11 @@ class Counter:
     @contextlib.contextmanager
     def preloaded(self):
         """What is started in here is counted."""
-        settings = {'LD_PRELOAD': LIBRARY, 'SNAPSYNC_STEPS': self.path}
-        os.environ.update(settings)
+        os.environ.update(self.settings)
         try:
             yield
         finally:
-            for name in settings:
+            for name in self.settings:
                 del os.environ[name]
 
     def begin(self, step=0, action=KILL, for_good=False):
