@@ -38,6 +38,7 @@ struct FolderChange {
     kRename,  // name, to
     kRemove,  // name
     kFlushFolder,
+    kNothing,  // a flush that was taken away
   };
   Kind kind = Kind::kFlushFolder;
   size_t file = 0;
@@ -70,6 +71,11 @@ class Recording {
   // lost with the chance `name_loss`.
   void MakeCrashed(size_t count, double loss, double name_loss, Random& random,
                    const std::string& path) const;
+
+  // The flush `index` has done nothing.
+  void TakeAway(size_t index) {
+    changes_[index].kind = FolderChange::Kind::kNothing;
+  }
 
   // For the wrappers.
   absl::Status Note(FolderChange change);
