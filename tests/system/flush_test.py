@@ -72,9 +72,9 @@ def run_cut(place, cut):
     bad = kills.Violations()
     place.prepare(cut.scenario)
     old, new = place.old(), place.new()
-    for program, counter in place.counters.items():
-        counter.forget(cut.without if program == cut.program else 0)
+    place.counters[cut.program].without = cut.without
     kills.strike(place, cut, bad)
+    place.counters[cut.program].without = 0
     fired = place.counters[cut.program].fired
     acknowledged, committing = kills.durable(place, cut)
     if not fired:
@@ -135,10 +135,7 @@ def same(path, other):
 
 def count(place, scenario):
     """As kills.count(), and the number in it of each step that is a flush of something."""
-    place.prepare(scenario)
-    for counter in place.counters.values():
-        counter.forget()
-    found = kills.count(place, scenario, prepared=True)
+    found = kills.count(place, scenario)
     numbers = {}
     for program, counter in place.counters.items():
         at = 0

@@ -40,10 +40,9 @@ class Violations(list):
         return condition
 
 
-def count(place, scenario, prepared=False):
+def count(place, scenario):
     """The steps of both programs in a sync that nothing happens to."""
-    if not prepared:
-        place.prepare(scenario)
+    place.prepare(scenario)
     for counter in place.counters.values():
         counter.begin()
     result = place.start().wait()

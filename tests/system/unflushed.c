@@ -16,6 +16,7 @@
 // What is there before anything is changed counts as flushed, and a flush of
 // what has not changed is none. One flush can be taken away: it is carried out,
 // and keeps nothing. SNAPSYNC_FLUSHES names the file that has `struct control`.
+// A file is renamed within its folder; its owner and mode are not kept.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -80,10 +81,10 @@ __attribute__((constructor)) static void Start(void) {
   if (memory == MAP_FAILED) Broken(flushes);
   fclose(shared);
   FILE* list = Open("told", "r");
-  while (list != NULL && told_count < 1000 &&
+  while (list != NULL &&
          fscanf(list, "%llu %llu %llu", &told[told_count].inode,
                 &told[told_count].time, &told[told_count].other) == 3) {
-    ++told_count;
+    if (++told_count == 1000) Broken("too many files were put back");
   }
   if (list != NULL) fclose(list);
   control = memory;
@@ -270,8 +271,10 @@ int mkdir(const char* path, mode_t mode) {
   char whole[5000];
   struct stat facts;
   if (control != NULL && lstat(path, &facts) != 0) {
+    pthread_mutex_lock(&one_at_a_time);
     Absolute(AT_FDCWD, path, whole, sizeof whole);
     NoteName("mkdir", whole, "");
+    pthread_mutex_unlock(&one_at_a_time);
   }
   return real_mkdir(path, mode);
 }
@@ -363,7 +366,11 @@ int ioctl(int fd, unsigned long request, ...) {
   va_start(arguments, request);
   void* argument = va_arg(arguments, void*);
   va_end(arguments);
-  if (control != NULL && request == FICLONE) Before(fd);
+  if (control != NULL && request == FICLONE) {
+    pthread_mutex_lock(&one_at_a_time);
+    Before(fd);
+    pthread_mutex_unlock(&one_at_a_time);
+  }
   return real_ioctl(fd, request, argument);
 }
 

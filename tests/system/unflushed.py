@@ -34,16 +34,23 @@ class Counter(steps.Counter):
         self.settings = {'LD_PRELOAD': '%s %s' % (steps.LIBRARY, LIBRARY),
                          'SNAPSYNC_STEPS': self.path, 'SNAPSYNC_UNFLUSHED': self.kept,
                          'SNAPSYNC_FLUSHES': self.flushes}
+        self.told = {}
+        self.without = 0  # the flush that does not count; 0: none
         self.forget()
 
-    def forget(self, without=0):
-        """All that is there counts as flushed; of the flushes that come, one does not."""
+    def begin(self, *arguments, **options):
+        super().begin(*arguments, **options)
+        self.forget()
+
+    def forget(self):
+        """All that is there counts as flushed; of the flushes that come, `without` does
+        not."""
         for folder in ('files', 'kept'):
             shutil.rmtree('%s/%s' % (self.kept, folder), ignore_errors=True)
             os.mkdir('%s/%s' % (self.kept, folder))
         open(self.kept + '/names', 'w').close()
         _, _, forgets = struct.unpack_from('<QQQ', self.flush_memory)
-        struct.pack_into('<QQQ', self.flush_memory, 0, 0, without, forgets + 1)
+        struct.pack_into('<QQQ', self.flush_memory, 0, 0, self.without, forgets + 1)
 
     def flushed(self):
         """The paths of files and folders that were flushed since forget(), in order."""
@@ -90,7 +97,7 @@ class Counter(steps.Counter):
     def _lose_contents(self, chooses):
         lost = []
         for folder, _, names in os.walk(lab.LAB):
-            if folder.startswith(lab.LAB) and '.unflushed' in folder:
+            if '.unflushed' in folder:
                 continue
             for name in names:
                 path = os.path.join(folder, name)
@@ -103,8 +110,10 @@ class Counter(steps.Counter):
     def _tell(self, path, time):
         """The file has the change time that it had, for who asks by statx()."""
         facts = os.stat(path)
-        with open(self.kept + '/told', 'a') as f:
-            f.write('%d %d %d\n' % (facts.st_ino, facts.st_ctime_ns, time))
+        self.told[facts.st_ino] = (facts.st_ctime_ns, time)
+        with open(self.kept + '/told', 'w') as f:
+            f.writelines('%d %d %d\n' % (inode, *times)
+                         for inode, times in self.told.items())
 
 
 def _put_back(kept, path):

@@ -266,4 +266,14 @@ void Recording::MakeCrashed(size_t count, double loss, double name_loss,
   }
 }
 
+bool Recording::SavesNothing(size_t flush) const {
+  Random random(0);
+  const auto names = CrashedNames(flush, 0, random);
+  return names == CrashedNames(flush, 100, random) &&
+         std::all_of(names.begin(), names.end(), [&](const auto& name) {
+           return CrashedFile(name.second, flush, 0, random) ==
+                  CrashedFile(name.second, flush, 100, random);
+         });
+}
+
 }  // namespace snapsync

@@ -72,6 +72,9 @@ class Recording {
   void MakeCrashed(size_t count, double loss, double name_loss, Random& random,
                    const std::string& path) const;
 
+  // Whether all that was changed before the change `flush` is there even if
+  // what was not flushed is lost.
+  bool SavesNothing(size_t flush) const;
   // The flush `index` has done nothing.
   void TakeAway(size_t index) {
     changes_[index].kind = FolderChange::Kind::kNothing;

@@ -8,7 +8,6 @@
 // SNAPSYNC_STATES=N judges N states instead of 500, SNAPSYNC_SEED=S others.
 #include <cstdlib>
 #include <iostream>
-#include <map>
 #include <optional>
 
 #include "agent/targets/qcow2_target.h"
@@ -304,7 +303,7 @@ class PowerTest : public ::testing::Test {
     for (size_t flush = 0; flush < recording_->size(); ++flush) {
       const FolderChange& change = recording_->at(flush);
       if ((change.kind != Kind::kFlush && change.kind != Kind::kFlushFolder) ||
-          flush + 1 == recording_->size() || SavesNothing(flush)) {
+          flush + 1 == recording_->size() || recording_->SavesNothing(flush)) {
         continue;
       }
       size_t end = flush + 1;
@@ -326,25 +325,9 @@ class PowerTest : public ::testing::Test {
       }
       EXPECT_TRUE(missed) << "flush " << flush << " of " << recording_->size()
                           << " changes can go";
+      ++counts_.taken;
     }
-  }
-
-  // Whether all that was changed until then is there if it is lost.
-  bool SavesNothing(size_t flush) const {
-    const TemporaryFolder visible(TemporaryFolder::InMemory());
-    const TemporaryFolder durable(TemporaryFolder::InMemory());
-    Random random(seed_);
-    recording_->MakeCrashed(flush, 0, 0, random, visible.path());
-    recording_->MakeCrashed(flush, 100, 100, random, durable.path());
-    return ContentsOfAll(visible.path()) == ContentsOfAll(durable.path());
-  }
-  static std::map<std::string, std::string> ContentsOfAll(
-      const std::string& folder) {
-    std::map<std::string, std::string> all;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-      all[entry.path().filename()] = ContentsOf(entry.path());
-    }
-    return all;
+    EXPECT_GE(counts_.taken, 10U);
   }
 
   bool BreaksAPromise(const std::string& folder, const Session& session,
