@@ -401,10 +401,10 @@ def guests(most):
                          len(os.sched_getaffinity(0))))
 
 
-def in_time(cases, least=1):
+def in_time(cases, least=1, share=1):
     """Of these as many as there is time for: all, or with SNAPSYNC_SECONDS, the first
-    `least` and those that can be begun by then."""
-    seconds = float(os.environ.get('SNAPSYNC_SECONDS') or 'inf')
+    `least` and those that can be begun by then, or in a share of it."""
+    seconds = share * float(os.environ.get('SNAPSYNC_SECONDS') or 'inf')
     begun = time.monotonic()
     for number, case in enumerate(cases):
         if number >= least and time.monotonic() - begun > seconds:

@@ -4,6 +4,8 @@ that the device is made as a cut could have left it. Of what was not flushed any
 may be lost, and writes may be torn.
 """
 import collections
+import contextlib
+import mmap
 import os
 import struct
 
@@ -44,60 +46,123 @@ def read_log(path):
             at += written
 
 
-def apply(log, disk, entry, rng=None):
-    """With rng: torn, each sector there or not."""
-    data = os.pread(log, entry.size, entry.at)
-    for start in range(0, len(data), SECTOR if rng else max(len(data), 1)):
-        if rng is None or rng.random() < 0.5:
-            os.pwrite(disk, data[start:start + SECTOR] if rng else data,
-                      entry.sector * SECTOR + start)
-
-
-def cut(log, disk, entries, rng):
-    """Of writes that no flush followed: all, some, or parts of some."""
-    how = rng.choice(('all', 'some', 'torn'))
-    for entry in entries:
-        if entry.flags & FUA or how == 'all':
-            apply(log, disk, entry)
-        elif rng.random() < 0.5:
-            apply(log, disk, entry, rng if how == 'torn' and rng.random() < 0.5 else None)
-
-
-def intervals(entries):
-    """(shape, generation, ended, first, last): from one flush to the next each.
+def marks(entries):
+    """(entry's number, (shape, number, ended)) of the marks SHAPE.NUMBER.begins and
+    SHAPE.NUMBER.ended.
 
     dm-log-writes logs a write when the flush behind it comes, and a mark at once: what
     was not flushed at a mark stands behind it.
     """
-    shape, number, ended, first = None, 0, False, 0
     for i, entry in enumerate(entries):
-        if entry.flags & MARK or entry.flags & FLUSH:
-            if shape and i > first:
-                yield shape, number, ended, first, i
-            first = i
         if entry.flags & MARK and '.' in entry.mark:  # its last one is its own
             shape, number, what = entry.mark.split('.')
-            number, ended = int(number), what == 'ended'
+            yield i, (shape, int(number), what == 'ended')
 
 
-def make_states(log_path, device_path, folder, spans, rng, entries):
-    """Yields (span, path) for each of `spans`, sorted by their beginning: the device as a
-    cut somewhere in the span could have left it. `device_path` gives the size."""
-    log = os.open(log_path, os.O_RDONLY)
-    base_path = folder + '/base'
-    base = os.open(base_path, os.O_RDWR | os.O_CREAT)
-    os.truncate(base, os.path.getsize(device_path))
-    done = 0
-    for number, span in enumerate(spans):
-        first, last = span[-2:]
-        while done < first:
-            apply(log, base, entries[done])
-            done += 1
-        path = '%s/state%d' % (folder, number)
-        run('cp', '--sparse=always', base_path, path)
-        disk = os.open(path, os.O_RDWR)
-        cut(log, disk, entries[first:rng.randint(first, last)], rng)
-        os.close(disk)
-        yield span, path
-    os.close(base)
-    os.close(log)
+def spans(entries):
+    """(shape, number, ended, first, last): from one flush or mark to the next each."""
+    label, first, labels = None, 0, dict(marks(entries))
+    for i, entry in enumerate(entries):
+        if entry.flags & MARK or entry.flags & FLUSH:
+            if label and i > first:
+                yield (*label, first, i)
+            first = i
+        label = labels.get(i, label)
+
+
+# What becomes of a write that was not flushed.
+KEPT, LOST, TORN = 'kept', 'lost', 'torn'
+
+
+def random_fates(rng, parts=1):
+    """A function (entry, its part) that says what becomes of a write: the same for all,
+    or for all of a part, or another one for each."""
+    how = rng.choice(['parts', 'parts', 'some', 'torn'])
+    if how == 'parts':
+        fates = [rng.choice((KEPT, LOST)) for _ in range(parts)]
+        return lambda entry, part: fates[part]
+    fates = (KEPT, LOST) if how == 'some' else (KEPT, LOST, TORN)
+    return lambda entry, part: rng.choice(fates)
+
+
+class Replay:
+    """A device from one moment of a recording to the next, and how a power cut leaves it.
+
+    parts: the first sectors of what counts as a disk with a cache of its own, so that a
+    flush of one leaves the others as they are. without: numbers of entries that are
+    taken away.
+    """
+
+    def __init__(self, log, size, entries, parts=(0,), without=frozenset()):
+        self.log = os.open(log, os.O_RDONLY)
+        self.disk = mmap.mmap(-1, size)  # what was flushed
+        self.entries, self.parts, self.without = entries, parts, without
+        self.at = 0        # entries before this one were made
+        self.pending = []  # those of them that were not flushed
+
+    def part(self, entry):
+        return sum(first <= entry.sector for first in self.parts) - 1
+
+    def go_to(self, end):
+        for number in range(self.at, end):
+            entry = self.entries[number]
+            if number in self.without:
+                continue
+            if entry.flags & FLUSH:
+                part = self.part(entry)
+                for flushed in self.pending:
+                    if self.part(flushed) == part:
+                        self.write(flushed)
+                self.pending = [e for e in self.pending if self.part(e) != part]
+            if entry.size:
+                self.pending.append(entry)
+        self.at = max(self.at, end)
+
+    def write(self, entry):
+        """Returns what was there."""
+        where = slice(entry.sector * SECTOR, entry.sector * SECTOR + entry.size)
+        before = self.disk[where]
+        self.disk[where] = os.pread(self.log, entry.size, entry.at)
+        return where, before
+
+    @contextlib.contextmanager
+    def cut(self, fate, rng=None):
+        """The device (an mmap) as long as this lasts, after a power cut at this
+        moment; fate(entry, part) says what becomes of what was not flushed, rng which
+        sectors of a torn write are there."""
+        written = []
+        for entry in self.pending:
+            found = KEPT if entry.flags & FUA else fate(entry, self.part(entry))
+            if found == KEPT:
+                written.append(self.write(entry))
+            elif found == TORN:
+                written += [self.write(sector) for sector in sectors(entry)
+                            if rng.random() < 0.5]
+        try:
+            yield self.disk
+        finally:
+            for where, before in reversed(written):
+                self.disk[where] = before
+
+
+def sectors(entry):
+    return [entry._replace(sector=entry.sector + i, size=SECTOR, at=entry.at + i * SECTOR)
+            for i in range(entry.size // SECTOR)]
+
+
+def save(disk, path):
+    """A file of a disk that was cut."""
+    piece = 1 << 16
+    zeroes = bytes(piece)
+    with open(path, 'wb') as f:
+        f.truncate(len(disk))
+        for at in range(0, len(disk), piece):
+            data = bytes(disk[at:at + piece])
+            if data != zeroes[:len(data)]:
+                os.pwrite(f.fileno(), data, at)
+
+
+def draw(rng, chosen):
+    """(span, moment) of each span, a moment within it; in their order."""
+    return sorted(((span, rng.randint(span[3], span[4])) for span in chosen),
+                  key=lambda drawn: drawn[1])

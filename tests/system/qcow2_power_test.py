@@ -106,16 +106,19 @@ def judge_all(folder, rng):
     entries = list(power.read_log(folder + '/log'))
     wanted = {shape: [digest('%s/%s.%d' % (folder, shape, number))
                       for number in range(UPDATES + 1)] for shape in SHAPES}
-    spans = list(power.intervals(entries))
+    spans = list(power.spans(entries))
     kinds = {'new image': [s for s in spans if s[1] == 0],
              'update': [s for s in spans if s[1] != 0]}
     # With one for certain after the commit.
-    chosen = sorted((span for of in kinds.values()
-                     for span in rng.choices(of, k=STATES - 1) + of[-1:]),
-                    key=lambda span: span[3])
+    chosen = [span for of in kinds.values()
+              for span in rng.choices(of, k=STATES - 1) + of[-1:]]
     counts = {kind: collections.Counter() for kind in kinds}
-    for (shape, number, ended, first, last), state in power.make_states(
-            folder + '/log', folder + '/disk', folder, chosen, rng, entries):
+    replay = power.Replay(folder + '/log', os.path.getsize(folder + '/disk'), entries)
+    state = folder + '/state'
+    for (shape, number, ended, first, last), moment in power.draw(rng, chosen):
+        replay.go_to(moment)
+        with replay.cut(power.random_fates(rng), rng) as disk:
+            power.save(disk, state)
         found = judge(state, shape, number, ended, wanted[shape], folder)
         os.unlink(state)
         if found.startswith('wrong'):

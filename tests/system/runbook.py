@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What docs/operating.md tells to do when LVM does not bring a group up by itself."""
+import contextlib
+import os
+import re
+
+from lab import run
+
+
+def bring_up(group, disk, volume):
+    """Activates what there is on a disk of a group, until there is the node of a volume;
+    what that took: '', 'restored' (LVM's metadata), 'repaired' (the pool's), or both.
+
+    A snapshot whose making was cut may not come up: the agent removes it. And Linux'
+    dm-thin has a window in its metadata snapshots that leaves reference counts behind.
+    """
+    taken = []
+    said = run('vgchange', '-qq', '-ay', group, check=False)
+    if 'Volume group "%s" not found' % group in said:
+        print(said.strip())
+        restore_group(group, disk)
+        taken.append('restored')
+        said = run('vgchange', '-qq', '-ay', group, check=False)
+    if not os.path.exists(volume) and 'Manual repair required' in said:
+        print(said.strip())
+        run('vgchange', '-qq', '-an', group)
+        run('lvconvert', '-qq', '-y', '--repair', group + '/pool')
+        taken.append('repaired')
+        said = run('vgchange', '-qq', '-ay', group, check=False)
+    if not os.path.exists(volume):
+        raise RuntimeError(said)
+    return ' '.join(taken)
+
+
+def restore_group(group, disk):
+    """LVM writes its metadata and where they lie without a flush in between: the newest
+    metadata that the disk has."""
+    found = run('pvck', '--dump', 'metadata_search', disk, check=False)
+    newest = max(int(number) for number in re.findall(r'vg %s seqno (\d+)' % group, found))
+    path = '/run/%s.vg' % group
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # pvck writes over no file
+    run('pvck', '--dump', 'metadata_search', '--settings', 'seqno=%d' % newest, '-f', path,
+        disk, check=False)
+    run('pvck', '-y', '--repair', '-f', path, disk)
