@@ -86,8 +86,8 @@ absl::Status PoolSpace::Check(const PoolStatus& status) const {
   if (status.needs_check) {
     return Error(Reason::kTargetUnsuitable,
                  name_ +
-                     ": its metadata has to be checked (needs_check); "
-                     "deactivate it and run lvconvert --repair");
+                     ": its metadata could not be written and have to be "
+                     "checked (needs_check); docs/operating.md has how");
   }
   if (status.mode == "out_of_data_space") {
     return Error(Reason::kNoSpace,
@@ -103,6 +103,11 @@ absl::Status PoolSpace::Check(const PoolStatus& status) const {
 absl::Status PoolSpace::CheckUsable() const {
   SNAPSYNC_ASSIGN_OR_RETURN(const PoolStatus status, ReadPoolStatus(pool_));
   return Check(status);
+}
+
+absl::Status PoolSpace::CheckMetadata() const {
+  const absl::Status status = CheckUsable();
+  return ReasonOf(status) == Reason::kNoSpace ? absl::OkStatus() : status;
 }
 
 absl::Status PoolSpace::CheckRoom(uint64_t new_bytes,

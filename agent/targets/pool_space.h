@@ -32,6 +32,10 @@ class PoolSpace {
   // The pool takes writes. A full one does not: kNoSpace.
   absl::Status CheckUsable() const;
 
+  // The kernel writes the pool's metadata. Where it does not it went back to
+  // what it had written last, and LVM, which is not told, believes otherwise.
+  absl::Status CheckMetadata() const;
+
   // There is room for `new_bytes` in whole blocks of the pool above the
   // reserves, and for their mappings in a device that has `mapped_bytes` and
   // shares them all with a snapshot.

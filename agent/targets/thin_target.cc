@@ -227,6 +227,8 @@ class LvmThinTarget final : public Target {
     if (!flushed) {
       SNAPSYNC_RETURN_IF_ERROR(FlushPhysicalVolumes(target.volume.group_uuid));
     }
+    SNAPSYNC_ASSIGN_OR_RETURN(const PoolSpace space, SpaceFor(target.volume));
+    SNAPSYNC_RETURN_IF_ERROR(space.CheckMetadata());
     seen_ = {Call::kCommit, target};
     return MakeThinSeal(target, GenerationName(target.volume, number));
   }

@@ -35,6 +35,11 @@ absl::Status Failure(const std::string& subject,
   } else if (Contains(words, "Permission denied") ||
              Contains(words, "Operation not permitted")) {
     reason = Reason::kPermission;
+  } else if (Contains(words, "needs check")) {
+    // Where it goes on about a threshold no room is missing.
+    return Error(Reason::kTargetUnsuitable,
+                 subject + ": " + DescribeFailure(result) +
+                     "; docs/operating.md has how a pool is checked");
   } else if (Contains(words, "reached threshold")) {
     // Of a pool's data or metadata: LVM makes nothing new in it.
     return Error(Reason::kNoSpace, subject + ": " + DescribeFailure(result) +

@@ -52,9 +52,12 @@ absl::StatusOr<Task> MakeTask(int type) {
 absl::Status RunTask(const Task& task, const std::string& what) {
   if (dm_task_run(task.get()) != 0) return absl::OkStatus();
   const int error = dm_task_get_errno(task.get());
-  if (error == EOPNOTSUPP) {
+  // EPERM: dm-thin's metadata are read-only. (Who may not ask gets EACCES.)
+  if (error == EOPNOTSUPP || error == EPERM) {
     return Error(Reason::kTargetUnsuitable,
-                 absl::StrCat(what, ": the pool is read-only or failed"));
+                 absl::StrCat(what,
+                              ": the pool is read-only or failed; "
+                              "docs/operating.md has what to do"));
   }
   return PosixError(error != 0 ? error : EPERM,
                     absl::StrCat("device-mapper: ", what));

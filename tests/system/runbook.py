@@ -6,10 +6,13 @@ import re
 
 from lab import run
 
+CLEAR = 'global/thin_check_options=["-q","--clear-needs-check-flag"]'
+
 
 def bring_up(group, disk, volume):
-    """Activates what there is on a disk of a group, until there is the node of a volume;
-    what that took: '', 'restored' (LVM's metadata), 'repaired' (the pool's), or both.
+    """Activates what there is on a disk of a group, which has a pool, until there is the
+    node of a volume; what that took: of 'restored' (LVM's metadata), 'repaired' (the
+    pool's) and 'checked', or ''.
 
     A snapshot whose making was cut may not come up: the agent removes it. And Linux'
     dm-thin has a window in its metadata snapshots that leaves reference counts behind.
@@ -25,8 +28,13 @@ def bring_up(group, disk, volume):
         print(said.strip())
         run('vgchange', '-qq', '-an', group)
         run('lvconvert', '-qq', '-y', '--repair', group + '/pool')
+        run('lvremove', '-qq', '-f', group + '/pool_meta0')  # as they were
         taken.append('repaired')
         said = run('vgchange', '-qq', '-ay', group, check=False)
+    if 'needs_check' in run('dmsetup', 'status', group + '-pool-tpool', check=False):
+        run('vgchange', '-qq', '-an', group)
+        said = run('vgchange', '-qq', '-ay', '--config', CLEAR, group, check=False)
+        taken.append('checked')
     if not os.path.exists(volume):
         raise RuntimeError(said)
     return ' '.join(taken)
