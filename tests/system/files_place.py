@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the host as source and target, for kill_test.py and failing_step_test.py."""
+"""Files of the host as source and target, for the tests that count steps."""
 import glob
 import os
 import shutil
@@ -38,11 +38,12 @@ class Files(place.Place):
            for call in ('open', 'ftruncate', 'pwrite', 'fdatasync', 'unlink')},
     }
     OPEN = ()
+    KIND, TARGET = 'file', LAB + '/target.raw'
 
     def __init__(self, rng, **options):
         super().__init__(**options)
         self.volume, self.uuid = 'vol', 'files'
-        self.target = LAB + '/target.raw'
+        self.target = self.TARGET
         # An update either way sends data and zeroes, and copies from around a hole.
         states = [bytearray(rng.randbytes(3 * MIB)) for _ in range(2)]
         states[1][:] = states[0] + rng.randbytes(128 * KIB)
@@ -54,7 +55,7 @@ class Files(place.Place):
             for twin in ('', '-twin'):
                 with open(self.path_of(number) + twin, 'wb') as f:
                     f.write(state)
-        self.agent = steps.Agent(self.counters['agent'], [('vol', self.target, 'file')],
+        self.agent = steps.Agent(self.counters['agent'], [('vol', self.target, self.KIND)],
                                  port=free_port())
         self.src = self.path_of(self.state)
         self.agent.start()

@@ -321,16 +321,17 @@ def run_send(*arguments, **environment):
 
 
 class Sync:
-    """A snapsync-send sync under way; host=None: to a target of this host."""
+    """A snapsync-send sync under way, or another command that takes the same; host=None:
+    to a target of this host."""
 
     def __init__(self, src, volume, uuid, *arguments, state=None, pki=PKI,
-                 identity='nas1', port=7780, host='localhost'):
+                 identity='nas1', port=7780, host='localhost', command='sync'):
         state = state or LAB + '/sender'
         os.makedirs(state, mode=0o700, exist_ok=True)
         self.stdout = open(LAB + '/send.out', 'w+')
         self.stderr = open(LAB + '/send.err', 'w+')
         self.command = [
-            PROGRAMS + '/snapsync-send', 'sync', '--src', src, '--dst',
+            PROGRAMS + '/snapsync-send', command, '--src', src, '--dst',
             '%s:%s' % (host, volume) if host else volume, '--uuid', uuid, '--port', str(port),
             '--state-directory', state, '--tls-ca', pki + '/ca.crt',
             '--tls-cert', '%s/%s.crt' % (pki, identity),

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where syncs go from and to in the tests that count steps: kill_test.py,
-kill_thin_test.py, failing_step_test.py."""
+"""Where syncs go from and to in the tests that count steps."""
 import contextlib
 import glob
 import json
@@ -14,7 +13,7 @@ HIDDEN = 'hidden'  # the target, while there is nobody to end a commit
 
 class Place:
     """Where syncs go from and to. What a place has to have, besides QUIET, if its agent
-    may take longer from one step to the next:
+    may take longer from one step to the next, and COMMAND, if it is not a sync:
 
     agent (a steps.Agent), target, volume, uuid, src (what is to be sent next)
     prepare(scenario)  a new state in src that is not on the target yet; `number`, the
@@ -24,6 +23,7 @@ class Place:
     """
 
     QUIET = 0.5  # seconds
+    COMMAND = 'sync'
 
     def __init__(self, make_counter=steps.Counter):
         self.counters = {name: make_counter(name + '.steps') for name in ('agent', 'sender')}
@@ -34,11 +34,11 @@ class Place:
 
     def start(self):
         return steps.start_sync(self.counters['sender'], *self.arguments(),
-                                port=self.agent.port)
+                                port=self.agent.port, command=self.COMMAND)
 
     def sync(self):
         """The plain command, with nothing counted."""
-        return lab.sync(*self.arguments(), port=self.agent.port)
+        return lab.sync(*self.arguments(), port=self.agent.port, command=self.COMMAND)
 
     def abort(self):
         return lab.run_send(
