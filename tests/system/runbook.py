@@ -12,7 +12,7 @@ CLEAR = 'global/thin_check_options=["-q","--clear-needs-check-flag"]'
 def bring_up(group, disk, volume):
     """Activates what there is on a disk of a group, which has a pool, until there is the
     node of a volume; what that took: of 'restored' (LVM's metadata), 'repaired' (the
-    pool's) and 'checked', or ''.
+    pool's), 'renumbered' and 'checked'.
 
     A snapshot whose making was cut may not come up: the agent removes it. And Linux'
     dm-thin has a window in its metadata snapshots that leaves reference counts behind.
@@ -31,6 +31,11 @@ def bring_up(group, disk, volume):
         run('lvremove', '-qq', '-f', group + '/pool_meta0')  # as they were
         taken.append('repaired')
         said = run('vgchange', '-qq', '-ay', group, check=False)
+    behind = re.search(r'transaction_id is (\d+), while expected (\d+)', said)
+    if behind:
+        renumber(group, *behind.groups())
+        taken.append('renumbered')
+        said = run('vgchange', '-qq', '-ay', group, check=False)
     if 'needs_check' in run('dmsetup', 'status', group + '-pool-tpool', check=False):
         run('vgchange', '-qq', '-an', group)
         said = run('vgchange', '-qq', '-ay', '--config', CLEAR, group, check=False)
@@ -38,6 +43,15 @@ def bring_up(group, disk, volume):
     if not os.path.exists(volume):
         raise RuntimeError(said)
     return ' '.join(taken)
+
+
+def renumber(group, found, expected):
+    """LVM counts changes of a pool that the kernel has taken back."""
+    path = '/run/%s.renumbered' % group
+    run('vgchange', '-qq', '-an', group)
+    run('vgcfgbackup', '-qq', '-f', path, group)
+    run('sed', '-i', 's/^\\(\\s*transaction_id = \\)%s$/\\1%s/' % (expected, found), path)
+    run('vgcfgrestore', '-qq', '--force', '-f', path, group)
 
 
 def restore_group(group, disk):
