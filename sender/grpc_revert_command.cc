@@ -45,10 +45,18 @@ class Revert {
   absl::Status Run(SyncResult& result) {
     auto pause = kFirstPause;
     moved_ = steady_clock::now();
+    bool refused = false;  // the last time
     for (;;) {
       const auto before = moved_;
       const absl::Status status = Attempt(result);
-      if (status.ok() || ReasonOf(status) != Reason::kConnection) return status;
+      if (status.ok()) return status;
+      // An agent that was started anew does not know its tickets any more.
+      if (ReasonOf(status) == Reason::kPermission && !refused) {
+        refused = true;
+        continue;
+      }
+      if (ReasonOf(status) != Reason::kConnection) return status;
+      refused = false;
       if (moved_ > before) pause = kFirstPause;
       const std::chrono::seconds patience(
           reached_ ? command_.config.retry_for_seconds

@@ -228,8 +228,11 @@ class Sync {
                     bool continues) {
     const bool unchanged = planned.plan.empty() && !planned.base.none();
     PendingState pending;
-    pending.generation =
-        continues ? state_.pending->generation : Id128::Random();
+    // One that only asked whether the target is at its base made nothing new,
+    // and what is sent now must not pass for that base.
+    const bool same =
+        continues && state_.pending->generation != state_.pending->base;
+    pending.generation = same ? state_.pending->generation : Id128::Random();
     if (unchanged) pending.generation = planned.base;
     pending.base = planned.base;
     pending.covers_all = planned.covers_all;

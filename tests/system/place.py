@@ -13,7 +13,7 @@ HIDDEN = 'hidden'  # the target, while there is nobody to end a commit
 
 class Place:
     """Where syncs go from and to. What a place has to have, besides QUIET, if its agent
-    may take longer from one step to the next, and COMMAND, if it is not a sync:
+    may take longer from one step to the next, and COMMAND and MAKES, if it is not a sync:
 
     agent (a steps.Agent), target, volume, uuid, src (what is to be sent next)
     prepare(scenario)  a new state in src that is not on the target yet; `number`, the
@@ -24,6 +24,7 @@ class Place:
 
     QUIET = 0.5  # seconds
     COMMAND = 'sync'
+    MAKES = 1  # generations
 
     def __init__(self, make_counter=steps.Counter):
         self.counters = {name: make_counter(name + '.steps') for name in ('agent', 'sender')}

@@ -42,9 +42,11 @@ class Volumes(place.Place):
         self.volume, self.uuid = 'replica', 'volumes'
         self.src, self.target = '/dev/nas1/vol', '/dev/nas2/replica'
         lab.make_nas_pair(600 * MIB)
-        self.agent = steps.Agent(self.counters['agent'],
-                                 [('replica', self.target, 'thin')])
+        self.agent = self.make_agent()
         self.begin()
+
+    def make_agent(self):
+        return steps.Agent(self.counters['agent'], [('replica', self.target, 'thin')])
 
     def begin(self):
         lab.make_thin('nas1', 'pool', 'vol', SIZE)
@@ -110,9 +112,7 @@ class Volumes(place.Place):
             found.append('volumes of the source: %s' % lab.volumes('nas1'))
         found += ['active: ' + name for name in os.listdir('/dev/nas1')
                   if name.startswith('vol.')]
-        status = lab.run('dmsetup', 'status', '--target', 'thin-pool').splitlines()
-        found += ['metadata snapshot: ' + line for line in status
-                  if line.split()[7] != '-']
+        found += self.held_metadata()
         for path in glob.glob(LAB + '/agent/**', recursive=True) + glob.glob(
                 LAB + '/sender/**', recursive=True):
             name = os.path.basename(path)
@@ -121,5 +121,11 @@ class Volumes(place.Place):
                 found.append(path)
         return found + place.pending()
 
+    @staticmethod
+    def held_metadata():
+        status = lab.run('dmsetup', 'status', '--target', 'thin-pool').splitlines()
+        return ['metadata snapshot: ' + line for line in status
+                if line.split()[7] != '-']
+
     def now(self):
-        return place.record(LAB + '/agent/targets/replica.state')['number']
+        return place.record('%s/agent/targets/%s.state' % (LAB, self.volume))['number']

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A thin volume that is brought back to what its replica holds, in a guest, for the
+tests that count steps: by order of snapsync-send the agent of the replica sends, and
+the agent of the volume, which is the one whose steps are counted, writes."""
+import shutil
+
+import lab
+import steps
+import volumes_place
+from lab import KIB, MIB
+from volumes_place import KEPT
+
+REPLICA, PORT = '/dev/nas2/replica', 7781
+
+
+class Reverts(volumes_place.Volumes):
+    COMMAND = 'revert'
+    MAKES = 2  # what was there becomes one, too
+
+    def make_agent(self):
+        self.volume, self.target = 'vol', '/dev/nas1/vol'
+        self.other = lab.Agent([('replica', REPLICA, 'thin')], port=PORT,
+                               directory=lab.LAB + '/other',
+                               clients=[('nas1', ['receive', 'send'], ['replica'])])
+        return steps.Agent(self.counters['agent'], [('vol', self.target, 'thin')],
+                           name='nas1', clients=[('nas1', ['receive', 'revert'], ['vol']),
+                                                 ('nas2', ['revert'], ['vol'])])
+
+    def begin(self):
+        super().begin()
+        self.other.start()
+        result = lab.sync(self.src, 'replica', self.uuid, port=PORT)
+        if result.code != 0:
+            raise RuntimeError(str(result))
+
+    def forget(self):
+        self.other.kill()
+        shutil.rmtree(self.other.directory, ignore_errors=True)
+        super().forget()
+
+    def arguments(self):
+        return ('localhost:replica', self.volume, self.uuid, '--src-port', str(PORT),
+                '--yes', '--retry-for', '60')
+
+    def change(self):
+        """What is to be brought back is spoilt, at the same places each time."""
+        for offset in (MIB, 5 * MIB, 9 * MIB, 13 * MIB):
+            lab.write_device(self.target, offset, self.rng.randbytes(192 * KIB))
+
+    def new(self):
+        return lab.contents(REPLICA)
+
+    def leftovers(self):
+        """Of the volume: the other side is another test's."""
+        newest = self.now()
+        wanted = {'vol'} | {'vol.g%d' % number
+                            for number in range(newest - KEPT + 1, newest + 1)}
+        found = [name for name in lab.volumes('nas1')
+                 if name not in wanted and not name.startswith('vol.snapsync-')]
+        found += ['%s is gone' % name for name in wanted - set(lab.volumes('nas1'))]
+        return found + self.held_metadata()
