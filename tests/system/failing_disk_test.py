@@ -117,7 +117,7 @@ def main():
     print('%d writes in a sync: %s' % (len(places), dict(
         collections.Counter(map(names.name, places)))))
     counts, wrong, played = collections.Counter(), 0, 0
-    for case in lab.in_time(choose(rng, places, names)):
+    for case in lab.in_time(choose(rng, places, names), share=0.5):
         bad, written, taken = run_case(place, disk, names, case)
         played += 1
         counts[written, taken] += 1
