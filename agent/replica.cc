@@ -110,15 +110,15 @@ absl::StatusOr<SessionGrant> Replica::Open(const SessionRequest& request,
     SNAPSYNC_ASSIGN_OR_RETURN(record, LoadRecord());
   }
   for (const GenerationRecord& generation : record.generations) {
+    // What is planned from the generation that is here comes after it.
     if (generation.generation == request.generation &&
-        generation.plan_digest == request.plan_digest) {
+        generation.plan_digest == request.plan_digest &&
+        request.base != record.generation) {
       // The agent may have been killed right after it was committed.
       if (!record.session) TidyUp(record);
-      SessionGrant grant;
-      grant.committed = true;
-      grant.watermark = request.chunk_count;
-      grant.number = generation.number;
-      return grant;
+      return SessionGrant{.watermark = request.chunk_count,
+                          .committed = true,
+                          .number = generation.number};
     }
   }
   SNAPSYNC_RETURN_IF_ERROR(CheckReceives(record));

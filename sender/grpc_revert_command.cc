@@ -50,8 +50,10 @@ class Revert {
       const auto before = moved_;
       const absl::Status status = Attempt(result);
       if (status.ok()) return status;
-      // An agent that was started anew does not know its tickets any more.
-      if (ReasonOf(status) == Reason::kPermission && !refused) {
+      // An agent that was started anew does not know its tickets any more; then
+      // a new one helps, unless it was refused as well.
+      if (ReasonOf(status) == Reason::kPermission && reached_ &&
+          (!refused || moved_ > before)) {
         refused = true;
         continue;
       }

@@ -86,7 +86,7 @@ absl::Status PoolSpace::Check(const PoolStatus& status) const {
   if (status.needs_check) {
     return Error(Reason::kTargetUnsuitable,
                  name_ +
-                     ": its metadata could not be written and have to be "
+                     ": its metadata could not be written and has to be "
                      "checked (needs_check); docs/operating.md has how");
   }
   if (status.mode == "out_of_data_space") {
@@ -107,7 +107,10 @@ absl::Status PoolSpace::CheckUsable() const {
 
 absl::Status PoolSpace::CheckMetadata() const {
   const absl::Status status = CheckUsable();
-  return ReasonOf(status) == Reason::kNoSpace ? absl::OkStatus() : status;
+  if (!status.ok() && ReasonOf(status) == Reason::kNoSpace) {
+    return absl::OkStatus();
+  }
+  return status;
 }
 
 absl::Status PoolSpace::CheckRoom(uint64_t new_bytes,

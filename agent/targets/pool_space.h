@@ -32,8 +32,9 @@ class PoolSpace {
   // The pool takes writes. A full one does not: kNoSpace.
   absl::Status CheckUsable() const;
 
-  // The kernel writes the pool's metadata. Where it does not it went back to
-  // what it had written last, and LVM, which is not told, believes otherwise.
+  // The kernel writes the pool's metadata, as it does that of a full pool.
+  // Where it does not it went back to what it had written last, and LVM, which
+  // is not told, believes otherwise.
   absl::Status CheckMetadata() const;
 
   // There is room for `new_bytes` in whole blocks of the pool above the

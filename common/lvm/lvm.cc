@@ -28,6 +28,12 @@ absl::Status Failure(const std::string& subject,
                      const SubprocessResult& result) {
   Reason reason = Reason::kIo;
   const std::string& words = result.error_output;
+  if (Contains(words, "needs check")) {
+    // A pool, whatever else LVM says of it: thresholds, permission.
+    return Error(Reason::kTargetUnsuitable,
+                 subject + ": " + DescribeFailure(result) +
+                     "; docs/operating.md has how a pool is checked");
+  }
   if (Contains(words, "not found") || Contains(words, "Failed to find")) {
     reason = Reason::kTargetUnsuitable;
   } else if (Contains(words, " in use") || Contains(words, "is used by")) {
@@ -35,11 +41,6 @@ absl::Status Failure(const std::string& subject,
   } else if (Contains(words, "Permission denied") ||
              Contains(words, "Operation not permitted")) {
     reason = Reason::kPermission;
-  } else if (Contains(words, "needs check")) {
-    // Where it goes on about a threshold no room is missing.
-    return Error(Reason::kTargetUnsuitable,
-                 subject + ": " + DescribeFailure(result) +
-                     "; docs/operating.md has how a pool is checked");
   } else if (Contains(words, "reached threshold")) {
     // Of a pool's data or metadata: LVM makes nothing new in it.
     return Error(Reason::kNoSpace, subject + ": " + DescribeFailure(result) +

@@ -29,6 +29,12 @@ struct control {
   int64_t action;     // an errno, or kShort: half of it is written
   uint64_t for_good;  // so does each later one
   uint64_t fired;     // how many have failed
+  uint64_t place;     // of the first that has (bytes)
+  // `at` is counted from behind so many writes to bytes [first, end).
+  uint64_t first;
+  uint64_t end;
+  uint64_t after;
+  uint64_t behind;  // how many `at` has counted
 };
 
 static struct control* control;
@@ -70,9 +76,14 @@ static int64_t Fate(int fd, uint64_t offset) {
   }
   if (control->count < places_max) places[control->count] = offset;
   ++control->count;
-  if (control->at == 0 || control->count < control->at) return 0;
-  if (control->count > control->at && !control->for_good) return 0;
-  ++control->fired;
+  if (control->after > 0) {
+    if (offset >= control->first && offset < control->end) --control->after;
+    return 0;
+  }
+  ++control->behind;
+  if (control->at == 0 || control->behind < control->at) return 0;
+  if (control->behind > control->at && !control->for_good) return 0;
+  if (control->fired++ == 0) control->place = offset;
   return control->action;
 }
 

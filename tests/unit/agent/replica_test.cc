@@ -226,6 +226,21 @@ TEST_P(ReplicaTest, ACommittedPlanIsAnsweredAsCommittedEvenGenerationsLater) {
   }
 }
 
+// A sender that was refused may come back with an id that it had before, and a
+// plan of the same extents.
+TEST_P(ReplicaTest, APlanFromWhatIsThereIsNotAnsweredByAnEarlierReceipt) {
+  const SessionRequest first = FirstSync();
+  const SessionRequest second = Request(first.generation);
+  ASSERT_THAT(Sync(second), IsOk());
+  const SessionRequest third = Request(second.generation);
+  ASSERT_THAT(Sync(third), IsOk());
+  SessionRequest again = second;
+  again.base = third.generation;
+  const auto grant = replica_->Open(again, "alice");
+  ASSERT_THAT(grant, IsOk());
+  EXPECT_FALSE(grant->committed);
+}
+
 TEST_P(ReplicaTest, ASessionIsThereAfterARestart) {
   const SessionRequest request = Full();
   const auto grant = replica_->Open(request, "alice");
