@@ -40,6 +40,9 @@ static struct {
   unsigned char bytes[65536];
 } last;
 
+// Of the whole state on this host, which its kernel asks for; 0: not known.
+static size_t host_size;
+
 static long host(long request, pid_t pid, void* address, void* data) {
   return syscall(SYS_ptrace, request, (long)pid, address, data);
 }
@@ -47,7 +50,6 @@ static long host(long request, pid_t pid, void* address, void* data) {
 static long set_due(void) {
   if (!last.due) return 0;
   static unsigned char whole_bytes[sizeof(last.bytes)];
-  static size_t host_size;  // what this host's kernel asks for; 0: not known
   struct iovec whole = {whole_bytes, sizeof(whole_bytes)};
   if (host_size == 0 && host((long)PTRACE_GETREGSET, last.pid,
                              (void*)NT_X86_XSTATE, &whole) == 0) {
@@ -72,37 +74,41 @@ static long set_state(pid_t pid, const struct iovec* given) {
     errno = EINVAL;
     return -1;
   }
+  // What is beyond the state of this host's processor is nobody's.
+  const size_t size =
+      host_size != 0 && host_size < given->iov_len ? host_size : given->iov_len;
   const bool holds = last.pid == pid && (last.known || last.due);
-  if (holds && last.size == given->iov_len &&
-      memcmp(last.bytes, given->iov_base, last.size) == 0) {
+  if (holds && last.size == size &&
+      memcmp(last.bytes, given->iov_base, size) == 0) {
     return 0;
   }
   if (last.pid != pid && set_due() != 0) return -1;
   last.pid = pid;
   last.known = false;
   last.due = true;
-  last.size = given->iov_len;
-  memcpy(last.bytes, given->iov_base, last.size);
+  last.size = size;
+  memcpy(last.bytes, given->iov_base, size);
   return 0;
 }
 
 static long get_state(pid_t pid, struct iovec* wanted) {
   const bool holds = last.pid == pid && (last.known || last.due);
-  if (holds && last.size == wanted->iov_len) {
+  if (holds && (last.size == wanted->iov_len ||
+                (last.size == host_size && last.size < wanted->iov_len))) {
     memcpy(wanted->iov_base, last.bytes, last.size);
+    wanted->iov_len = last.size;
     return 0;
   }
   if (set_due() != 0) return -1;
   const size_t room = wanted->iov_len;
   const long result =
       host((long)PTRACE_GETREGSET, pid, (void*)NT_X86_XSTATE, wanted);
-  // One that was cut short or is shorter than asked for is not worth the care.
-  last.known =
-      result == 0 && wanted->iov_len == room && room <= sizeof(last.bytes);
+  if (result == 0 && wanted->iov_len < room) host_size = wanted->iov_len;
+  last.known = result == 0 && wanted->iov_len <= sizeof(last.bytes);
   if (last.known) {
     last.pid = pid;
-    last.size = room;
-    memcpy(last.bytes, wanted->iov_base, room);
+    last.size = wanted->iov_len;
+    memcpy(last.bytes, wanted->iov_base, last.size);
   }
   return result;
 }
