@@ -1,31 +1,33 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-# system-test: guest --mem 512M --faults --timeout 20000 --disk :1G --disk :1G --scratch /var/lib/snapsync-lab:256M
-"""The k-th write to the disk below the receiving pool fails (uml_disk.c), whether the
-agent, LVM or dm-thin made it: once, with EIO or ENOSPC or half of it written; or that
-one and all others from there on. The target is the old or the new generation, and what
-succeeded is there; the next sync ends equal, and leaves nothing behind. A pool whose
-metadata could not be written has to be activated again before, by the operator.
+# system-test: guest --mem 512M --timeout 20000 --disk :1G --scratch /var/lib/snapsync-lab:2G
+"""The k-th write, read or flush of the disk below the receiving pool fails (nbd_disk.py),
+whether the agent, LVM or dm-thin asked for it: once, or that and all later ones of its
+kind; of a write half may be there, and a flush may lose what was written. The target is
+the old or the new generation, and what succeeded is there; the next sync ends equal, and
+leaves nothing behind. A pool whose metadata could not be written, and any after a disk
+has lost what it had said was written, has to be activated again before, by the operator.
 
-  SNAPSYNC_CASES=N    how many (40; each write in each way with SNAPSYNC_LONG)
+  SNAPSYNC_CASES=N    how many (40; each operation in each way with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S
 """
 import collections
 import random
 
-import disk_writes
 import kills
 import lab
+import nbd_disk
 import runbook
 import volumes_place
 from lab import MIB, expect, run
+from nbd_disk import FLUSH, LOST, WRITE
 
 CASES = 40
-CONTROL, GROUP, PHYSICAL_VOLUME, NUMBER = '/dev/ubdc', 'nas2', '/dev/ubdb', 1
+GROUP, DISK, BACKING = 'nas2', '/dev/nbd0', lab.LAB + '/disk'
 # Where LVM writes where its newest metadata lie: twice each time that it changes them.
 LVM_HEADER = (4096, 4096 + 512)
-# write: its number, or if `after` is not 0, that behind so many of LVM's header.
-Case = collections.namedtuple('Case', 'write fault after', defaults=[0])
+# The `nth` operation of that kind in that area, behind so many writes of LVM's header.
+Case = collections.namedtuple('Case', 'kind area nth fault behind', defaults=[0])
 
 
 def pool_is_well():
@@ -33,8 +35,8 @@ def pool_is_well():
     return 'rw' in status and 'needs_check' not in status
 
 
-class Places:
-    """What of the group a byte of its disk is."""
+class Areas:
+    """What of the group an operation is about."""
 
     def __init__(self):
         self.areas = []
@@ -42,37 +44,61 @@ class Places:
             _, size, _, _, first = run('dmsetup', 'table', 'nas2-' + name).split()
             self.areas.append((name, int(first) * 512, (int(first) + int(size)) * 512))
 
-    def name(self, at):
-        if at < MIB:
+    def name(self, operation):
+        if operation.kind == FLUSH:
+            return 'disk'
+        if operation.place < MIB:
             return 'LVM'
-        return next((name for name, first, end in self.areas if first <= at < end), 'rest')
+        return next((name for name, first, end in self.areas
+                     if first <= operation.place < end), 'rest')
+
+    def count(self, operations):
+        return collections.Counter((operation.kind, self.name(operation))
+                                   for operation in operations)
+
+    def reached(self, case):
+        """What says of each operation in turn whether it is the one of a case."""
+        left, behind = case.nth, case.behind
+
+        def reached(operation):
+            nonlocal left, behind
+            if behind > 0:
+                behind -= is_header(operation)
+            elif (operation.kind, self.name(operation)) == (case.kind, case.area):
+                left -= 1
+                return left == 0
+            return False
+        return reached
 
 
-def run_case(place, disk, names, case):
-    """Violations, what was written when it failed, and what it took to go on."""
+def is_header(operation):
+    return operation.kind == WRITE and LVM_HEADER[0] <= operation.place < LVM_HEADER[1]
+
+
+def run_case(place, disk, case):
+    """Violations, how many operations there were of that kind in that area, whether the
+    one was reached, and what it took to go on."""
     bad = kills.Violations()
     place.prepare(volumes_place.UPDATE)
     old, new, number = place.old(), place.new(), place.number
-    disk.begin(case.write, case.fault, case.after, LVM_HEADER)
+    areas = Areas()  # they move when a pool is repaired
+    disk.begin(areas.reached(case), case.fault)
     result = place.start().wait()
-    _, failed = disk.end()
+    operations, failed = disk.end()
     if failed is None:
         bad.unless(result.code == 0, 'nothing failed but the sync', result)
     if result.code != 0:
-        codes = [lab.IO, lab.TARGET_UNSUITABLE]
-        codes += [lab.NO_SPACE] if case.fault == 'ENOSPC' else []
-        bad.unless(result.code in codes and result['error'], 'the error', result)
-    written = None if failed is None else names.name(failed)
-    if case.after and written == 'pool_tmeta':
+        bad.unless(result.code in (lab.IO, lab.TARGET_UNSUITABLE) and result['error'],
+                   'the error', result)
+    if case.behind:
         bad.unless(result.code == lab.TARGET_UNSUITABLE,
                    'the kernel gave the pool up in the commit', result)
     bad.unless(place.agent.process.poll() is None, 'the agent has ended')
     taken = ''
-    if not pool_is_well():
+    if not pool_is_well() or (failed and case.fault == LOST):
         place.agent.stop()
         run('vgchange', '-qq', '-an', GROUP)
-        taken = ('activated ' + runbook.bring_up(
-            GROUP, PHYSICAL_VOLUME, place.target)).strip()
+        taken = ('activated ' + runbook.bring_up(GROUP, DISK, place.target)).strip()
         bad.unless(pool_is_well(), 'the pool is not well by that')
         place.agent.start()
     seen = place.seen()
@@ -84,33 +110,30 @@ def run_case(place, disk, names, case):
     bad.unless(place.seen() == new, 'after the next sync the target is not equal')
     bad.extend('left over: ' + text for text in place.leftovers())
     place.number = number + 1
-    return bad, written, taken
+    return bad, areas.count(operations)[case.kind, case.area], failed is not None, taken
 
 
-def went_wrong(places, names):
+def went_wrong(operations, areas):
     """A commit was acknowledged though the kernel had given the pool up in the merge: LVM
     is not told when what it asked for can't be written. It is the last run but one of
     writes to the pool's metadata; behind it an old generation is removed. How many
     writes come before differs from sync to sync, how often LVM changes its metadata
     does not in one that is like the sync that was counted: so this case comes first."""
-    written = [names.name(at) for at in places]
+    writes = [operation for operation in operations if operation.kind == WRITE]
+    written = list(map(areas.name, writes))
     runs = [i for i in range(1, len(written))
             if written[i] == 'pool_tmeta' and written[i - 1] == 'LVM']
-    return Case(4, 'EIO', sum(LVM_HEADER[0] <= at < LVM_HEADER[1]
-                              for at in places[:runs[-2]]))
+    return Case(WRITE, 'pool_tmeta', 4, nbd_disk.EIO, sum(map(is_header, writes[:runs[-2]])))
 
 
-def choose(rng, places, names):
-    """What once went wrong, and the others in turn by what is written."""
-    groups = {}
-    for write, at in enumerate(places, 1):
-        for fault in disk_writes.ACTIONS:
-            groups.setdefault((names.name(at), fault), []).append(Case(write, fault))
-    turns = [kills.shuffled(rng, cases) for cases in kills.shuffled(rng, groups.values())]
+def choose(rng, counted, first):
+    """What once went wrong, and the others in turn by what is asked for."""
+    groups = [[Case(kind, area, nth, fault) for nth in range(1, count + 1)]
+              for (kind, area), count in counted.items() for fault in nbd_disk.FAULTS[kind]]
+    turns = [kills.shuffled(rng, cases) for cases in kills.shuffled(rng, groups)]
     everything = [cases[turn] for turn in range(max(map(len, turns))) for cases in turns
                   if turn < len(cases)]
-    return kills.limit(rng, everything) or [
-        went_wrong(places, names), *everything][:CASES]
+    return kills.limit(rng, everything) or [first, *everything][:CASES]
 
 
 def main():
@@ -118,31 +141,37 @@ def main():
     rng = random.Random(seed)
     volumes_place.steps.build()
     lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-    place = volumes_place.Volumes(rng)
-    disk, names = disk_writes.Disk(CONTROL, NUMBER), Places()
+    disk = nbd_disk.Disk(DISK, BACKING, 1024 * MIB)
+    place = volumes_place.Volumes(rng, disks=('/dev/ubda', DISK))
     place.prepare(volumes_place.UPDATE)
+    areas = Areas()
     disk.begin()
     place.number = place.sync()['number']
-    places, _ = disk.end()
-    print('%d writes in a sync: %s' % (len(places), dict(
-        collections.Counter(map(names.name, places)))))
-    counts, wrong, played = collections.Counter(), 0, 0
-    for case in lab.in_time(choose(rng, places, names), share=0.5):
-        bad, written, taken = run_case(place, disk, names, case)
+    operations, _ = disk.end()
+    counted = areas.count(operations)
+    print('a sync: %s' % ', '.join('%d %ss of %s' % (count, kind, area)
+                                   for (kind, area), count in sorted(counted.items())))
+    needed, missed, wrong, played = collections.Counter(), 0, 0, 0
+    for case in lab.in_time(choose(rng, counted, went_wrong(operations, areas)), share=0.5):
+        bad, count, reached, taken = run_case(place, disk, case)
+        if not reached and not bad and count:  # how many there are differs a little
+            case = case._replace(nth=count)
+            bad, _, reached, taken = run_case(place, disk, case)
         played += 1
-        counts[written, taken] += 1
-        expect('write %d%s (%s): %s%s' % (
-            case.write, ' behind %d headers of LVM' % case.after if case.after else '',
-            written or 'not reached', case.fault, ', then ' + taken if taken else ''),
+        missed += not reached
+        needed[taken or 'nothing'] += 1
+        expect('%s %d of %s%s: %s%s%s' % (
+            case.kind, case.nth, case.area,
+            ' behind %d headers of LVM' % case.behind if case.behind else '', case.fault,
+            '' if reached else ' (not reached)', ', then ' + taken if taken else ''),
                not bad, '; '.join(bad))
         if bad:
             wrong += 1
             kills.print_what_is_known(place)
             place.forget()
-    print({' '.join(filter(None, key)): count for key, count in counts.items()
-           if key[0]})
-    expect('nearly all writes were reached', counts[None, ''] <= played / 10, counts)
-    lab.report('the k-th write to the disk below a pool fails', played, wrong)
+    print('needed: %s' % dict(needed))
+    expect('nearly all operations were reached', missed <= played / 10, missed)
+    lab.report('the k-th write, read or flush of the disk below a pool fails', played, wrong)
     place.agent.stop()
     lab.finish()
 

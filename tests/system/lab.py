@@ -163,9 +163,9 @@ def make_pool(group, pool, size, *arguments):
         '%s/%s' % (group, pool), '--errorwhenfull', 'y', *arguments)
 
 
-def make_nas_pair(pool_size):
-    """Groups nas1 and nas2 on the guest's two disks, each with a pool."""
-    for disk, group in (('/dev/ubda', 'nas1'), ('/dev/ubdb', 'nas2')):
+def make_nas_pair(pool_size, disks=('/dev/ubda', '/dev/ubdb')):
+    """Groups nas1 and nas2 on two disks, each with a pool."""
+    for disk, group in zip(disks, ('nas1', 'nas2')):
         make_group(disk, group)
         make_pool(group, 'pool', pool_size)
 

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 # system-test: host
-"""The network is cut before or after each message of a session: a proxy between
-sender and agent counts the TLS records of either direction and cuts at one of them.
+"""The network is cut before or after each message of a session, of a sync, an export or
+an import: a proxy between sender and agent counts the TLS records of either direction
+and cuts at one of them.
 The target is the old or the new generation at each moment; the same command ends by
 itself with exit code 0, commits exactly one generation, and does not send again what
 was acknowledged.
@@ -29,11 +30,13 @@ DIRECTIONS = ['to the agent', 'to the sender']
 
 # What is sent. `wide` has a few blocks in a great hole. A chunk spans 4 GiB of hole
 # and a segment 64 chunks, so a few records are several segments, of which each is
-# acknowledged. `small` is compared first.
+# acknowledged. The others are compared first: `image` is exported to, `import` is read
+# from a QCOW2 image.
 SEGMENT = 64 * 4 << 30
 SEGMENTS = 3
 SEGMENT_DATA = 2 * BLOCK
-KINDS = {'wide': ['--allow-full', '--method', 'full'], 'small': []}
+KINDS = {'wide': ('sync', '--allow-full', '--method', 'full'), 'small': ('sync',),
+         'image': ('sync',), 'import': ('import',)}
 
 Case = collections.namedtuple('Case', 'number seed kind direction way part')
 
@@ -60,7 +63,7 @@ def blocks(path):
 
 def change(rng, kind, path):
     """New contents for the source."""
-    if kind == 'small':
+    if kind != 'wide':
         with open(path, 'r+b') as f:
             for number in rng.sample(range(4 * MIB // BLOCK), 8):
                 f.seek(number * BLOCK)
@@ -75,10 +78,15 @@ def change(rng, kind, path):
                 f.write(rng.randbytes(BLOCK))
 
 
+def convert(source, form, target, other_form):
+    lab.run('qemu-img', 'convert', '-f', form, '-O', other_form, source, target)
+
+
 # --- Cases -------------------------------------------------------------------
 
 class Worker(side_by_side.Worker):
-    """An agent with a volume of each kind, and a sender."""
+    """An agent with a volume of each kind, and a sender. What is sent is in a raw file,
+    and beside it in the image that is imported."""
 
     def __init__(self, number):
         super().__init__(number, KINDS, timeout=TIMEOUT)
@@ -98,7 +106,7 @@ class Worker(side_by_side.Worker):
         proxy.start()
         result = self.start(kind, proxy).wait()
         proxy.stop()
-        if result.code != 0 or blocks(self.source(kind)) != blocks(self.target(kind)):
+        if result.code != 0 or blocks(self.source(kind)) != self.held(kind):
             raise RuntimeError('an uncut sync: %s' % result)
         self.records[kind] = proxy.records
         self.numbers[kind] = result['number']
@@ -106,13 +114,30 @@ class Worker(side_by_side.Worker):
     def source(self, kind):
         return '%s/%s.source' % (self.folder, kind)
 
+    def volume_kind(self, name):
+        return 'qcow2' if name == 'image' else 'file'
+
+    def command(self, kind):
+        """What is sent, and the command that does."""
+        command, *arguments = KINDS[kind]
+        source = self.source(kind)
+        if command == 'import':
+            convert(source, 'raw', source + '.qcow2', 'qcow2')
+            source += '.qcow2'
+        return source, command, arguments
+
     def start(self, kind, proxy, timeout=60):
-        return lab.Sync(self.source(kind), kind, 'cut', '--timeout', str(timeout),
-                        '--retry-for', '120', *KINDS[kind], port=proxy.port)
+        source, command, arguments = self.command(kind)
+        return lab.Sync(source, kind, 'cut', '--timeout', str(timeout), '--retry-for', '120',
+                        *arguments, port=proxy.port, command=command)
 
     def held(self, kind):
         with self.standing_still():
-            return blocks(self.target(kind))
+            if self.volume_kind(kind) != 'qcow2':
+                return blocks(self.target(kind))
+            raw = self.folder + '/held.raw'
+            convert(self.target(kind), 'qcow2', raw, 'raw')
+            return blocks(raw)
 
     def play(self, case):
         """Plays a case until it was cut: how many records there are varies a little."""
@@ -128,7 +153,7 @@ class Worker(side_by_side.Worker):
 
     def cut_at(self, case, rng, point):
         change(rng, case.kind, self.source(case.kind))
-        old, new = blocks(self.target(case.kind)), blocks(self.source(case.kind))
+        old, new = self.held(case.kind), blocks(self.source(case.kind))
         violations = []
 
         def look():
@@ -189,7 +214,9 @@ class Worker(side_by_side.Worker):
 
     def repair(self, kind):
         """After a violation, for the cases that follow."""
-        result = lab.sync(self.source(kind), kind, 'cut', '--allow-full', port=self.port)
+        source, command, _ = self.command(kind)
+        result = lab.sync(source, kind, 'cut', '--allow-full', port=self.port,
+                          command=command)
         self.numbers[kind] = result['number'] or self.numbers[kind]
 
 

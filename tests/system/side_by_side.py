@@ -35,9 +35,13 @@ class Worker:
         self.folder = '%s/worker%d' % (lab.LAB, number)
         os.mkdir(self.folder)
         lab.LAB = self.folder  # where lab.Sync writes; the certificates stay
-        self.agent = lab.Agent([(name, self.target(name), 'file') for name in volumes],
-                               port=0, directory=self.folder + '/agent', **agent).start()
+        self.agent = lab.Agent([(name, self.target(name), self.volume_kind(name))
+                                for name in volumes], port=0,
+                               directory=self.folder + '/agent', **agent).start()
         self.port = int(re.search(r'listening on \S+:(\d+)', self.agent.log()).group(1))
+
+    def volume_kind(self, name):
+        return 'file'
 
     def target(self, name):
         return '%s/%s.raw' % (self.folder, name)

@@ -36,12 +36,12 @@ class Volumes(place.Place):
         # Flushed again before the commit is acknowledged.
         'fsync ubd? after lvconvert: EIO', 'fsync ubd? after lvconvert: ENOSPC')
 
-    def __init__(self, rng):
+    def __init__(self, rng, **disks):
         super().__init__()
         self.rng = rng
         self.volume, self.uuid = 'replica', 'volumes'
         self.src, self.target = '/dev/nas1/vol', '/dev/nas2/replica'
-        lab.make_nas_pair(600 * MIB)
+        lab.make_nas_pair(600 * MIB, **disks)
         self.agent = self.make_agent()
         self.begin()
 
