@@ -7,7 +7,7 @@ Formats: the text of LVM's metadata and where it lies, lib/format_text of LVM 2.
 metadata and the agent's files, docs/formats.md of this project.
 """
 import contextlib
-import hashlib
+import functools
 import json
 import os
 import re
@@ -27,8 +27,9 @@ class Unreadable(Exception):
 # --- The agent's state ------------------------------------------------------------
 
 def read_state(image, volume, folder):
-    """The record of a volume (None: no such file) and the bytes of its journal; `image`
-    holds the file system of the agent's state directory and may be changed."""
+    """The record of a volume (None: no such file) and how many chunks of its session the
+    journal says are durable; `image` holds the file system of the agent's state directory
+    and may be changed."""
     paths = {'%s/%s' % (folder, kind): '%s.%s' % (volume, kind)
              for kind in ('state', 'journal')}
     run('e2fsck', '-y', '-E', 'journal_only', image, check=False)
@@ -42,7 +43,9 @@ def read_state(image, volume, folder):
     head, _, body = text.partition(b'\n')
     if head and not head.startswith(b'snapsync target 1 '):
         raise RuntimeError('%s.state begins with %r' % (volume, head[:60]))
-    return json.loads(body) if head else None, journal
+    record = json.loads(body) if head else None
+    session = record and record.get('session')
+    return record, watermark(journal, session['id']) if session else 0
 
 
 def take(path):
@@ -67,8 +70,9 @@ def watermark(journal, session):
 
 # --- LVM --------------------------------------------------------------------------
 
+@functools.lru_cache
 def parse(text):
-    """LVM's metadata as dictionaries."""
+    """LVM's metadata as dictionaries, not to be changed."""
     token = re.compile(r'\s+|#[^\n]*|(?P<word>[\w.+-]+)|(?P<mark>[{}=\[\],])|"(?P<text>'
                        r'(?:[^"\\]|\\.)*)"')
     stack, key, values, assigned, at = [{}], None, None, False, 0
@@ -149,9 +153,11 @@ def newest_text(disk, area, size, name):
 
 
 class Group:
-    """The volume group on the physical volume at byte `start` of a disk."""
+    """The volume group on the physical volume at byte `start` of what power.Replay.cut()
+    gives."""
 
-    def __init__(self, disk, start, name):
+    def __init__(self, cut, start, name):
+        self.digest, disk = cut.digest, cut.disk
         self.disk = disk
         self.restored = False  # by the runbook
         area, size = metadata_area(disk, start)
@@ -164,7 +170,6 @@ class Group:
         self.volumes = group['logical_volumes']
         self.start = start + int(group['physical_volumes']['pv0']['pe_start']) * SECTOR
         self.extent = int(group['extent_size']) * SECTOR
-        self.digests = {}
 
     def segments(self, name):
         volume = self.volumes[name]
@@ -178,12 +183,6 @@ class Group:
                 return (self.start + int(segment['stripes'][1]) * self.extent +
                         offset - first)
         raise Unreadable('%s has no byte %d' % (name, offset))
-
-    def digest(self, at):
-        """Of the block at byte `at` of the disk."""
-        if at not in self.digests:
-            self.digests[at] = hashlib.sha256(memoryview(self.disk)[at:at + BLOCK]).digest()
-        return self.digests[at]
 
     def contents(self, name, size):
         """As lab.contents(). None: no such volume, or not in the pool yet."""

@@ -10,7 +10,7 @@ import os
 import nas_disk
 import power
 from kills import Violations
-from lab import MIB, ZEROES
+from lab import BLOCK, MIB, ZEROES
 
 THIN, PLAIN = 'thin', 'plain'  # what a sync goes to
 VOLUME = {THIN: 'replica', PLAIN: 'plain'}
@@ -20,19 +20,21 @@ KEPT = 3           # generations
 
 
 class Judge:
-    """wanted: {THIN or PLAIN: contents of each generation}; folder: for its files."""
+    """wanted: {THIN or PLAIN: contents of each generation}; folder: for its files, best in
+    memory, since e2fsck flushes."""
 
     def __init__(self, wanted, folder):
         self.wanted = {shape: [[bytes.fromhex(d) for d in digests] for digests in of]
                        for shape, of in wanted.items()}
         self.folder = folder
-        self.state = None  # which file system was read last, and what it said
+        self.states = {}  # what the file systems said that were read
 
-    def look(self, disk, shape, number, ended):
-        """'old', 'new' or 'torn', with ' restored' if LVM's metadata have to be, and
-        violations. The sync to generation number + 1 has begun, or ended."""
+    def look(self, cut, shape, number, ended):
+        """Of what power.Replay.cut() gives: 'old', 'new' or 'torn', with ' restored' if
+        LVM's metadata have to be, and violations. The sync to generation number + 1 has
+        begun, or ended."""
         bad = Violations()
-        record, journal = self.read_state(disk, VOLUME[shape])
+        record, chunks = self.read_state(cut, VOLUME[shape])
         look = look_thin if shape == THIN else look_plain
         state = record['state'] if record else 'empty'
         held = record['number'] if record else 0
@@ -43,27 +45,27 @@ class Judge:
         if bad:
             return 'wrong', bad
         try:
-            group = nas_disk.Group(disk, STATE_SIZE, 'nas2')
-            found = look(group, self.wanted[shape], number, record, state, journal, bad)
+            group = nas_disk.Group(cut, STATE_SIZE, 'nas2')
+            found = look(group, self.wanted[shape], number, record, state, chunks, bad)
         except nas_disk.Unreadable as error:
             bad.append(str(error))
             return 'wrong', bad
         return found + (' restored' if group.restored else ''), bad
 
-    def read_state(self, disk, volume):
-        image = memoryview(disk)[:STATE_SIZE]  # new memory for it would be dear
-        which = volume, hashlib.sha256(image).digest()
-        if self.state is None or self.state[0] != which:
+    def read_state(self, cut, volume):
+        digests = b''.join(cut.digest(at) for at in range(0, STATE_SIZE, BLOCK))
+        which = volume, hashlib.sha256(digests).digest()
+        if which not in self.states:
             path = self.folder + '/state.image'
-            power.save(image, path)
-            self.state = which, nas_disk.read_state(path, volume, self.folder)
+            # A view: new memory for it would be dear.
+            power.save(memoryview(cut.disk)[:STATE_SIZE], path)
+            self.states[which] = nas_disk.read_state(path, volume, self.folder)
             os.unlink(path)
-        return self.state[1]
+        return self.states[which]
 
 
-def durable_blocks(old, new, record, journal):
+def durable_blocks(old, new, record, chunks):
     """The blocks that the journal says are on the stage, or in a torn volume."""
-    chunks = nas_disk.watermark(journal, record['session']['id'])
     changed = [block for block in range(len(new)) if old[block] != new[block]]
     if chunks == record['session']['chunk_count']:
         return changed
@@ -71,9 +73,9 @@ def durable_blocks(old, new, record, journal):
     return [block for block in changed if data and block <= data[-1]]
 
 
-def look_thin(group, wanted, number, record, state, journal, bad):
+def look_thin(group, wanted, number, record, state, chunks, bad):
     old, new = wanted[number], wanted[number + 1]
-    found = group.contents('replica', len(new) * nas_disk.BLOCK)
+    found = group.contents('replica', len(new) * BLOCK)
     if not bad.unless(found in (old, new), 'the replica is neither old nor new'):
         return 'wrong'
     held = record['number'] if record else 0
@@ -81,29 +83,29 @@ def look_thin(group, wanted, number, record, state, journal, bad):
         bad.unless(found == old, 'it is the new generation, and the record says %s' % state)
     elif state == 'at':
         bad.unless(found == new, 'the record says that it is the new generation')
-    stage = group.contents('replica.stage', len(new) * nas_disk.BLOCK)
+    stage = group.contents('replica.stage', len(new) * BLOCK)
     if state == 'filling':
-        blocks = durable_blocks(old, new, record, journal)
+        blocks = durable_blocks(old, new, record, chunks)
         if bad.unless(stage or not blocks, 'the stage is lost'):
             bad.unless(all(stage[block] == new[block] for block in blocks),
                        'what was acknowledged is not on the stage')
     if state == 'committing' and found == old:
         bad.unless(stage == new, 'the stage of a commit is not whole')
     for generation in range(max(held - KEPT, 0) + 1, held + 1):
-        bad.unless(group.contents('replica.g%d' % generation, len(new) * nas_disk.BLOCK) ==
+        bad.unless(group.contents('replica.g%d' % generation, len(new) * BLOCK) ==
                    wanted[generation], 'generation %d is lost' % generation)
     return 'old' if found == old else 'new'
 
 
-def look_plain(group, wanted, number, record, state, journal, bad):
+def look_plain(group, wanted, number, record, state, chunks, bad):
     old, new = wanted[number], wanted[number + 1]
-    found = group.contents('plain', len(new) * nas_disk.BLOCK)
+    found = group.contents('plain', len(new) * BLOCK)
     held = record['number'] if record else 0
     if state == 'empty' or (state, held) == ('at', number):
         bad.unless(found == old, 'it is not the old generation, and not marked torn')
     elif state == 'torn':
         bad.unless(all(found[block] == new[block]
-                       for block in durable_blocks(old, new, record, journal)),
+                       for block in durable_blocks(old, new, record, chunks)),
                    'what was acknowledged is not there')
         bad.unless(all(found[block] == new[block] for block in range(len(new))
                        if old[block] == new[block]), 'what was not sent was written')

@@ -5,12 +5,13 @@ may be lost, and writes may be torn.
 """
 import collections
 import contextlib
+import hashlib
 import mmap
 import os
 import struct
 
 import lab
-from lab import run
+from lab import BLOCK, run
 
 SECTOR = 512
 FLUSH, FUA, DISCARD, MARK = 1, 2, 4, 8  # flags of dm-log-writes' entries
@@ -97,6 +98,7 @@ class Replay:
         self.log = os.open(log, os.O_RDONLY)
         self.disk = mmap.mmap(-1, size)  # what was flushed
         self.entries, self.parts, self.without = entries, parts, without
+        self.digests = {}  # of the blocks that were asked for and not written since
         self.at = 0        # entries before this one were made
         self.pending = []  # those of them that were not flushed
 
@@ -122,13 +124,27 @@ class Replay:
         """Returns what was there."""
         where = slice(entry.sector * SECTOR, entry.sector * SECTOR + entry.size)
         before = self.disk[where]
-        self.disk[where] = os.pread(self.log, entry.size, entry.at)
+        self.put(where, os.pread(self.log, entry.size, entry.at))
         return where, before
+
+    def put(self, where, data):
+        self.disk[where] = data
+        for block in range(where.start // BLOCK, -(-where.stop // BLOCK)):
+            self.digests.pop(block, None)
+
+    def digest(self, at):
+        """Of the block at byte `at`."""
+        block = at // BLOCK
+        if at % BLOCK:
+            raise ValueError('byte %d is not the first of a block' % at)
+        if block not in self.digests:
+            self.digests[block] = hashlib.sha256(memoryview(self.disk)[at:at + BLOCK]).digest()
+        return self.digests[block]
 
     @contextlib.contextmanager
     def cut(self, fate, rng=None):
-        """The device (an mmap) as long as this lasts, after a power cut at this
-        moment; fate(entry, part) says what becomes of what was not flushed, rng which
+        """The device (self: `disk`, an mmap, and digest()) as long as this lasts, after a
+        power cut at this moment; fate(entry, part) says what becomes of what was not flushed, rng which
         sectors of a torn write are there."""
         written = []
         for entry in self.pending:
@@ -139,10 +155,10 @@ class Replay:
                 written += [self.write(sector) for sector in sectors(entry)
                             if rng.random() < 0.5]
         try:
-            yield self.disk
+            yield self
         finally:
             for where, before in reversed(written):
-                self.disk[where] = before
+                self.put(where, before)
 
 
 def sectors(entry):

@@ -117,8 +117,8 @@ def judge_all(folder, rng):
     state = folder + '/state'
     for (shape, number, ended, first, last), moment in power.draw(rng, chosen):
         replay.go_to(moment)
-        with replay.cut(power.random_fates(rng), rng) as disk:
-            power.save(disk, state)
+        with replay.cut(power.random_fates(rng), rng) as cut:
+            power.save(cut.disk, state)
         found = judge(state, shape, number, ended, wanted[shape], folder)
         os.unlink(state)
         if found.startswith('wrong'):

@@ -195,14 +195,14 @@ def boot(folder, *arguments, disks, **options):
 
 
 class Recording:
-    def __init__(self, folder, rng):
+    def __init__(self, folder, memory, rng):
         self.folder, self.rng = folder, rng
         self.entries = list(power.read_log(folder + '/log'))
         self.spans = list(power.spans(self.entries))
         self.marks = list(power.marks(self.entries))
         with open(folder + '/wanted') as f:
             self.wanted = json.load(f)
-        self.judge = nas_judge.Judge(self.wanted, folder)
+        self.judge = nas_judge.Judge(self.wanted, memory)
         self.to_boot = []  # lines for judge_all()
 
     def replay(self, without=frozenset()):
@@ -220,35 +220,35 @@ class Recording:
                      if self.entries[i].flags & power.FLUSH and
                      self.entries[i].sector >= STATE_SECTORS), len(self.entries))
 
-    def save(self, disk, *label):
+    def save(self, cut, *label):
         path = '%s/state%d' % (self.folder, len(self.to_boot))
-        power.save(disk, path)
+        power.save(cut.disk, path)
         self.to_boot.append('%s %d %s ' % label + path)
 
     def cuts(self, chosen):
-        """(span, disk) of each of these, in the order of the recording."""
+        """(span, what power.Replay.cut() gives) of each, in the order of the recording."""
         replay = self.replay()
         for span, moment in power.draw(self.rng, chosen):
             replay.go_to(moment)
-            with replay.cut(power.random_fates(self.rng, 2), self.rng) as disk:
-                yield span, disk
+            with replay.cut(power.random_fates(self.rng, 2), self.rng) as cut:
+                yield span, cut
 
 
 def judge_states(recording):
     """As the disks lie there; a few at once, so that there is an end at any time."""
     counts = collections.Counter()
     # Of each kind of volume: the plain one has few flushes.
-    at_once = min(25, STATES // 2)
+    at_once = min(25 if os.environ.get('SNAPSYNC_SECONDS') else 500, STATES // 2)
     spans = {shape: [span for span in recording.spans if span[0] == shape]
              for shape in (THIN, PLAIN)}
     for _ in lab.in_time(range(STATES // (2 * at_once)), share=0.5):
-        for (shape, number, ended, first, last), disk in recording.cuts(
+        for (shape, number, ended, first, last), cut in recording.cuts(
                 [span for of in spans.values()
                  for span in recording.rng.choices(of, k=at_once)]):
-            found, bad = recording.judge.look(disk, shape, number, ended)
+            found, bad = recording.judge.look(cut, shape, number, ended)
             counts[shape, 'wrong' if bad else found] += 1
             if 'restored' in found and not recording.to_boot:
-                recording.save(disk, shape, number, ended)
+                recording.save(cut, shape, number, ended)
             if bad:
                 print('%s sync %d%s, entries %d to %d: %s' % (
                     shape, number, ', ended' if ended else '', first, last,
@@ -305,8 +305,8 @@ def flushes(recording):
 
 def volumes_of(replay):
     """{name: thin id} in the group, of what is durable."""
-    with replay.cut(lambda *_: power.LOST) as disk:
-        volumes = nas_disk.Group(disk, STATE_SIZE, 'nas2').volumes
+    with replay.cut(lambda *_: power.LOST) as cut:
+        volumes = nas_disk.Group(cut, STATE_SIZE, 'nas2').volumes
         return {re.sub(r'\d+$', 'N', name): volume['segment1'].get('device_id')
                 for name, volume in volumes.items()}
 
@@ -325,8 +325,8 @@ def is_needed(recording, flush):
         replay.go_to(moment)
         worst = lambda entry, part: power.LOST if part == 1 else power.KEPT
         for fate in [worst] + [power.random_fates(recording.rng, 2) for _ in range(2)]:
-            with replay.cut(fate, recording.rng) as disk:
-                _, bad = recording.judge.look(disk, *recording.label(moment - 1))
+            with replay.cut(fate, recording.rng) as cut:
+                _, bad = recording.judge.look(cut, *recording.label(moment - 1))
                 if bad:
                     return 'entry %d: %s' % (moment, '; '.join(bad))
     return None
@@ -353,8 +353,8 @@ def boot_some(recording):
     folder, rng = recording.folder, recording.rng
     # First, if there was one, a disk on which LVM's metadata have to be restored.
     chosen = rng.choices(recording.spans, k=BOOTS - len(recording.to_boot))
-    for (shape, number, ended, _, _), disk in recording.cuts(chosen):
-        recording.save(disk, shape, number, ended)
+    for (shape, number, ended, _, _), cut in recording.cuts(chosen):
+        recording.save(cut, shape, number, ended)
     states = recording.to_boot[:1] + rng.sample(recording.to_boot[1:],
                                                 len(recording.to_boot) - 1)
     guests = lab.guests(2)
@@ -392,19 +392,22 @@ def main():
         judge_all(*sys.argv[2:])
         return
     folder = tempfile.mkdtemp(prefix='snapsync-power-')
+    memory = tempfile.mkdtemp(prefix='snapsync-power-',
+                              dir='/dev/shm' if os.access('/dev/shm', os.W_OK) else None)
     try:
         seed = lab.seed_from_environment()
         os.environ['SNAPSYNC_SEED'] = str(seed)
         recorded = boot(folder, '--record', folder, disks=[
             folder + '/nas1:256M', folder + '/nas2:256M', folder + '/log:512M'])
         expect('recorded', recorded.wait() == 0)
-        recording = Recording(folder, random.Random(seed))
+        recording = Recording(folder, memory, random.Random(seed))
         print('%d flushes apart in %d syncs' % (len(recording.spans), len(SYNCS)))
         judge_states(recording)
         take_flushes_away(recording)
         boot_some(recording)
     finally:
         shutil.rmtree(folder)
+        shutil.rmtree(memory)
     lab.finish()
 
 
