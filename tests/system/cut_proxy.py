@@ -13,7 +13,7 @@ import traceback
 
 KIB = 1 << 10
 TO_AGENT, TO_SENDER = 0, 1
-OUTAGE = 7  # seconds that a silence lasts
+OUTAGE = 7  # seconds
 
 # How the network is cut. After a silence the messages that were delayed arrive, or
 # nothing ever passes again through the connections of before.
@@ -25,12 +25,15 @@ class Proxy(threading.Thread):
 
     point: 2 k cuts before record k of the direction, 2 k + 1 after it; None: never.
     look: called when it was cut, and before the network is there again.
+    outage: seconds that a silence lasts.
     """
 
-    def __init__(self, port, direction=TO_AGENT, point=None, way='', look=None):
+    def __init__(self, port, direction=TO_AGENT, point=None, way='', look=lambda: None,
+                 outage=OUTAGE):
         super().__init__(daemon=True)
         self.agent = ('127.0.0.1', port)
         self.direction, self.point, self.way, self.look = direction, point, way, look
+        self.outage = outage
         self.records, self.bytes = [0, 0], [0, 0]
         self.cut_bytes = None  # that had passed to the agent when it was cut
         self.heals_at = None
@@ -126,7 +129,7 @@ class Proxy(threading.Thread):
                 one.shutdown(socket.SHUT_WR)
                 self.dead.append(one)
         if self.way.startswith('silence'):
-            self.heals_at = time.monotonic() + OUTAGE
+            self.heals_at = time.monotonic() + self.outage
         self.look()
 
     def heal_in_time(self):

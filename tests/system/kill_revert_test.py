@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 # system-test: guest --mem 512M --timeout 9000 --disk :1G --disk :1G --scratch /var/lib/snapsync-lab:256M
-"""kill_test.py on a thin volume that is brought back (snapsync-send revert): the agent
-that writes it is killed, or that and the program that ordered it; then the same
-command again, or first kills at each step of the agent's start. The agent of the
-replica, which sends, stays.
+"""kill_test.py on a thin volume that is brought back (snapsync-send revert): at its steps
+the agent that writes it is killed, or that and the program that ordered it; at those of
+the agent of the replica, which sends, that one or both agents. Then the same command
+goes on, or is given again; before, there may be kills at each step of the start of the
+agent that writes.
 
   SNAPSYNC_CASES=N    how many, drawn from all (two that once went wrong, and 4 others; all
                       of them with SNAPSYNC_LONG)

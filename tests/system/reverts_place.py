@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A thin volume that is brought back to what its replica holds, in a guest, for the
 tests that count steps: by order of snapsync-send the agent of the replica sends, and
-the agent of the volume, which is the one whose steps are counted, writes."""
+the agent of the volume writes. Both agents' steps are counted, those of the one that
+sends as the sender's; snapsync-send itself has none."""
 import shutil
 
 import lab
@@ -19,9 +20,9 @@ class Reverts(volumes_place.Volumes):
 
     def make_agent(self):
         self.volume, self.target = 'vol', '/dev/nas1/vol'
-        self.other = lab.Agent([('replica', REPLICA, 'thin')], port=PORT,
-                               directory=lab.LAB + '/other',
-                               clients=[('nas1', ['receive', 'send'], ['replica'])])
+        self.other = steps.Agent(self.counters['sender'], [('replica', REPLICA, 'thin')],
+                                 port=PORT, directory=lab.LAB + '/other',
+                                 clients=[('nas1', ['receive', 'send'], ['replica'])])
         return steps.Agent(self.counters['agent'], [('vol', self.target, 'thin')],
                            name='nas1', clients=[('nas1', ['receive', 'revert'], ['vol']),
                                                  ('nas2', ['revert'], ['vol'])])
@@ -33,7 +34,20 @@ class Reverts(volumes_place.Volumes):
         if result.code != 0:
             raise RuntimeError(str(result))
 
+    def start(self):
+        return lab.Sync(*self.arguments(), port=self.agent.port, command=self.COMMAND)
+
+    def goes_on(self, case):
+        """Where the agent that sends was counted; else snapsync-send was killed."""
+        if case.program == 'agent':
+            return False
+        self.other.process.wait(timeout=30)
+        self.counters['sender'].end()
+        self.other.start()
+        return True
+
     def forget(self):
+        self.counters['sender'].end()
         self.other.kill()
         shutil.rmtree(self.other.directory, ignore_errors=True)
         super().forget()
