@@ -34,9 +34,9 @@ struct Identity {
 };
 
 // statx without asking a server: one that is dead must not hang us.
-std::optional<Identity> Identify(const std::string& path) {
+std::optional<Identity> IdentifyAt(int folder, const char* path) {
   struct statx facts {};
-  if (::statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+  if (::statx(folder, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
               STATX_TYPE | STATX_INO, &facts) != 0) {
     return std::nullopt;
   }
@@ -51,18 +51,34 @@ std::optional<Identity> Identify(const std::string& path) {
   return identity;
 }
 
+std::optional<Identity> Identify(const std::string& path) {
+  return IdentifyAt(AT_FDCWD, path.c_str());
+}
+
 std::string NumberText(uint64_t device) {
   return std::to_string(major(device)) + ":" + std::to_string(minor(device));
 }
 
-std::vector<std::string> NamesIn(const std::string& folder) {
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(folder.c_str()),
-                                                      ::closedir);
-  if (directory == nullptr) return names;
-  while (const dirent* entry = ::readdir(directory.get())) {
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+using Folder = std::unique_ptr<DIR, int (*)(DIR*)>;
+
+Folder OpenFolder(const std::string& path) {
+  return {::opendir(path.c_str()), ::closedir};
+}
+
+// The next name in it that does not begin with a dot; nullptr at the end.
+const char* NextIn(const Folder& folder) {
+  if (folder == nullptr) return nullptr;
+  const dirent* entry = ::readdir(folder.get());
+  while (entry != nullptr && entry->d_name[0] == '.') {
+    entry = ::readdir(folder.get());
   }
+  return entry == nullptr ? nullptr : entry->d_name;
+}
+
+std::vector<std::string> NamesIn(const std::string& path) {
+  std::vector<std::string> names;
+  const Folder folder = OpenFolder(path);
+  while (const char* name = NextIn(folder)) names.emplace_back(name);
   return names;
 }
 
@@ -163,16 +179,12 @@ std::string DescribeStack(const Identity& wanted, bool with_partitions) {
   return "";
 }
 
+// A process may have thousands: each is looked up from its folder, not from the
+// root.
 bool IsOpenIn(const std::string& process, const Identity& wanted) {
-  const std::string folder = "/proc/" + process + "/fd/";
-  for (const std::string& name : NamesIn(folder)) {
-    // Only what has a path can be a device or a file: no sockets, no pipes.
-    std::array<char, 2> start{};
-    if (::readlink((folder + name).c_str(), start.data(), 1) != 1 ||
-        start[0] != '/') {
-      continue;
-    }
-    if (Identify(folder + name) == wanted) return true;
+  const Folder folder = OpenFolder("/proc/" + process + "/fd");
+  while (const char* name = NextIn(folder)) {
+    if (IdentifyAt(::dirfd(folder.get()), name) == wanted) return true;
   }
   return false;
 }
