@@ -23,6 +23,7 @@
 #include "agent/targets/target.h"
 #include "agent/targets/thin_seal.h"
 #include "agent/targets/thin_volume.h"
+#include "common/base/atomic_file.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
@@ -308,7 +309,9 @@ class LvmThinTarget final : public Target {
         old.push_back(volume);
       }
     }
-    return RemoveVolumes(target.group, old);
+    const absl::Status removed = RemoveVolumes(target.group, old);
+    KeepMetadata(target.group.name);
+    return removed;
   }
 
  private:
@@ -442,6 +445,15 @@ class LvmThinTarget final : public Target {
       return absl::OkStatus();
     }
     return RemoveVolumes(target.group, {*made});
+  }
+
+  // A power cut can leave a disk on which LVM does not find its group any more.
+  // Without this copy there are older ones: no reason for a sync to fail.
+  void KeepMetadata(const std::string& group) const {
+    const std::string folder = state_directory_ + "/lvm";
+    absl::Status kept = MakeFolder(folder);
+    if (kept.ok()) kept = SaveGroupMetadata(group, folder + "/" + group);
+    if (!kept.ok()) Log(Severity::kWarning, MessageOf(kept));
   }
 
   static void Reactivate(const LogicalVolume& volume) {

@@ -28,11 +28,13 @@ absl::Status Failure(const std::string& subject,
                      const SubprocessResult& result) {
   Reason reason = Reason::kIo;
   const std::string& words = result.error_output;
-  if (Contains(words, "needs check")) {
-    // A pool, whatever else LVM says of it: thresholds, permission.
+  if (Contains(words, "needs check") || Contains(words, ", while expected ")) {
+    // A pool whose metadata could not be written, whatever else LVM says of it:
+    // thresholds, permission. It may have counted a change that the kernel took
+    // back ("transaction_id is 96, while expected 97").
     return Error(Reason::kTargetUnsuitable,
                  subject + ": " + DescribeFailure(result) +
-                     "; docs/operating.md has how a pool is checked");
+                     "; docs/operating.md has how the pool is mended");
   }
   if (Contains(words, "not found") || Contains(words, "Failed to find")) {
     reason = Reason::kTargetUnsuitable;
@@ -247,6 +249,11 @@ absl::Status MergeSnapshot(const LogicalVolume& snapshot) {
 absl::Status RefreshVolume(const LogicalVolume& volume) {
   return Change(volume,
                 WithNames({"lvchange", "-y", "-qq", "--refresh"}, {volume}));
+}
+
+absl::Status SaveGroupMetadata(const std::string& group,
+                               const std::string& path) {
+  return Run(group, {"vgcfgbackup", "-qq", "-f", path, "--", group});
 }
 
 std::optional<uint32_t> OrphanThinIdIn(std::string_view message) {

@@ -152,6 +152,12 @@ absl::Status MergeSnapshot(const LogicalVolume& snapshot);
 // Has a merge that was put off done, if nobody uses the origin any more.
 absl::Status RefreshVolume(const LogicalVolume& volume);
 
+// LVM's metadata of a group as it is now, in a file for vgcfgrestore(8), which
+// replaces `path` at once and durably. LVM keeps such copies in
+// /etc/lvm/backup, too, unless it is told not to.
+absl::Status SaveGroupMetadata(const std::string& group,
+                               const std::string& path);
+
 // The thin id in LVM's complaint that the pool has such a device already.
 std::optional<uint32_t> OrphanThinIdIn(std::string_view message);
 

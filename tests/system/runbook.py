@@ -6,6 +6,7 @@ import re
 
 from lab import run
 
+BEHIND = r'transaction_id is (\d+), while expected (\d+)'
 CLEAR = 'global/thin_check_options=["-q","--clear-needs-check-flag"]'
 
 
@@ -31,7 +32,7 @@ def bring_up(group, disk, volume):
         run('lvremove', '-qq', '-f', group + '/pool_meta0')  # as they were
         taken.append('repaired')
         said = run('vgchange', '-qq', '-ay', group, check=False)
-    behind = re.search(r'transaction_id is (\d+), while expected (\d+)', said)
+    behind = re.search(BEHIND, said)
     if behind:
         renumber(group, *behind.groups())
         taken.append('renumbered')
@@ -40,9 +41,20 @@ def bring_up(group, disk, volume):
         run('vgchange', '-qq', '-an', group)
         said = run('vgchange', '-qq', '-ay', '--config', CLEAR, group, check=False)
         taken.append('checked')
+        found, expected = transaction_ids(group)
+        if found != expected:  # LVM says so only when it next changes something
+            renumber(group, found, expected)
+            taken.append('renumbered')
+            said = run('vgchange', '-qq', '-ay', group, check=False)
     if not os.path.exists(volume):
         raise RuntimeError(said)
     return ' '.join(taken)
+
+
+def transaction_ids(group):
+    """Of the pool, as the kernel and as LVM say."""
+    return (run('dmsetup', 'status', group + '-pool-tpool').split()[3],
+            run('lvs', '--noheadings', '-o', 'transaction_id', group + '/pool').strip())
 
 
 def renumber(group, found, expected):
@@ -65,3 +77,13 @@ def restore_group(group, disk):
     run('pvck', '--dump', 'metadata_search', '--settings', 'seqno=%d' % newest, '-f', path,
         disk, check=False)
     run('pvck', '-y', '--repair', '-f', path, disk)
+
+
+def recreate_group(group, disk, copy):
+    """From a copy of its metadata, where the disk has none any more. What LVM says when
+    it is activated."""
+    with open(copy) as f:
+        volume = re.search(r'pv0 \{\s*id = "([^"]+)"', f.read()).group(1)
+    run('pvcreate', '-qq', '-ff', '-y', '--uuid', volume, '--restorefile', copy, disk)
+    run('vgcfgrestore', '-qq', '--force', '-f', copy, group)
+    return run('vgchange', '-qq', '-ay', group, check=False)

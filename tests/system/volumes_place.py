@@ -14,7 +14,7 @@ from lab import KIB, LAB, MIB
 SIZE = 16 * MIB
 UPDATE = 'update'
 STATE = {'lock', 'replication.state', 'agent.lock', 'replica.state', 'replica.journal',
-         'replica.manifest', 'replica.manifest-log'}
+         'replica.manifest', 'replica.manifest-log', 'nas1', 'nas2'}
 KEPT = 3  # generations
 
 
