@@ -107,7 +107,7 @@ def run_case(place, disk, case):
     after = place.sync()
     bad.unless(after.code == 0 and after['number'] == number + 1,
                'the next sync should make number %d' % (number + 1), after)
-    bad.unless(place.seen() == new, 'after the next sync the target is not equal')
+    bad.unless(place.old() == new, 'after the next sync the target is not equal')
     bad.extend('left over: ' + text for text in place.leftovers())
     place.number = number + 1
     return bad, areas.count(operations)[case.kind, case.area], failed is not None, taken

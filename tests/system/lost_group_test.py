@@ -7,9 +7,9 @@ with each generation, and the next sync sends what changed and nothing else. So 
 when somebody changed the pool after that copy was made: what does not fit together is
 told, and mended.
 """
+import os
 import random
 import re
-import shutil
 
 import lab
 import runbook
@@ -30,8 +30,8 @@ def sync(rng):
 
 def wipe():
     run('vgchange', '-qq', '-an', GROUP)
-    for folder in ('backup', 'archive'):
-        shutil.rmtree('/etc/lvm/' + folder, ignore_errors=True)
+    kept = run('lvmconfig', 'backup/backup_dir').split('"')[1]
+    os.unlink(kept + '/' + GROUP)
     lab.write_device(DISK, 0, bytes(MIB))
     expect('LVM does not know the group', 'not found' in run('vgs', GROUP, check=False))
 
