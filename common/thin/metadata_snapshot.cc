@@ -42,29 +42,6 @@ absl::Status ReadAtRest(const MetadataSource& source, const Read& read) {
   return read(view);
 }
 
-// Through a metadata snapshot that lies at `held_root`. It must be there still
-// at the end: its blocks are reused after a release.
-absl::Status ReadHeld(const MetadataSource& source, const PoolStatus& status,
-                      uint64_t held_root, const Read& read) {
-  SNAPSYNC_ASSIGN_OR_RETURN(const auto reader, OpenMetadata(source.path));
-  SNAPSYNC_ASSIGN_OR_RETURN(PoolView view, PoolView::Open(*reader, true));
-  view.set_status(status);
-  absl::Status result;
-  if (view.superblock().block == held_root) result = read(view);
-  const absl::StatusOr<Superblock> now = ReadSuperblock(*reader, true);
-  if (!now.ok() || now->block != held_root ||
-      now->time != view.superblock().time ||
-      now->data_mapping_root != view.superblock().data_mapping_root ||
-      now->device_details_root != view.superblock().device_details_root) {
-    return Error(Reason::kBusy,
-                 absl::StrCat(source.path, ": the metadata snapshot at block ",
-                              held_root,
-                              " was released by somebody else while "
-                              "it was read; try again"));
-  }
-  return result;
-}
-
 // The devices that `view` has found are the same now.
 absl::Status ConfirmUnchanged(MetadataReader& reader, const PoolView& view) {
   SNAPSYNC_ASSIGN_OR_RETURN(PoolView now, PoolView::OpenUnheld(reader));
@@ -96,6 +73,41 @@ absl::Status RetryTorn(const std::function<absl::Status()>& attempt) {
     if (reason != Reason::kBusy) return status;
   }
   return status;
+}
+
+// Whether the metadata snapshot `held` is not there any more. Its blocks are
+// reused after a release.
+absl::StatusOr<bool> IsReleased(MetadataReader& reader, uint64_t held_root,
+                                const Superblock& held) {
+  absl::StatusOr<Superblock> live;
+  SNAPSYNC_RETURN_IF_ERROR(RetryTorn([&] {
+    live = ReadSuperblock(reader, false);
+    return live.status();
+  }));
+  if (live->held_root != held_root) return true;
+  SNAPSYNC_ASSIGN_OR_RETURN(const Superblock now, ReadSuperblock(reader, true));
+  return now.block != held_root || now.time != held.time ||
+         now.data_mapping_root != held.data_mapping_root ||
+         now.device_details_root != held.device_details_root;
+}
+
+// Through a metadata snapshot that lies at `held_root`. It must be there still
+// at the end.
+absl::Status ReadHeld(const MetadataSource& source, const PoolStatus& status,
+                      uint64_t held_root, const Read& read) {
+  SNAPSYNC_ASSIGN_OR_RETURN(const auto reader, OpenMetadata(source.path));
+  SNAPSYNC_ASSIGN_OR_RETURN(PoolView view, PoolView::Open(*reader, true));
+  view.set_status(status);
+  absl::Status result;
+  if (view.superblock().block == held_root) result = read(view);
+  SNAPSYNC_ASSIGN_OR_RETURN(const bool released,
+                            IsReleased(*reader, held_root, view.superblock()));
+  if (!released) return result;
+  return Error(
+      Reason::kBusy,
+      absl::StrCat(source.path, ": the metadata snapshot at block ", held_root,
+                   " was released by somebody else while it was read; "
+                   "try again"));
 }
 
 absl::Status ReadUnheld(const MetadataSource& source, const PoolTarget& pool,
