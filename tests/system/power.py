@@ -144,8 +144,8 @@ class Replay:
     @contextlib.contextmanager
     def cut(self, fate, rng=None):
         """The device (self: `disk`, an mmap, and digest()) as long as this lasts, after a
-        power cut at this moment; fate(entry, part) says what becomes of what was not flushed, rng which
-        sectors of a torn write are there."""
+        power cut at this moment; fate(entry, part) says what becomes of what was not
+        flushed, rng which sectors of a torn write are there."""
         written = []
         for entry in self.pending:
             found = KEPT if entry.flags & FUA else fate(entry, self.part(entry))
