@@ -1,17 +1,22 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 # system-test: guest --mem 512M --timeout 900 --disk :1G --disk :1G --scratch /var/lib/snapsync-lab:256M
-"""All of LVM's metadata are gone from the disk of a replica, and LVM's own copies with
-them: with the copy that the agent keeps, and docs/operating.md, the group comes back,
-with each generation, and the next sync sends what changed and nothing else. So it does
-when somebody changed the pool after that copy was made: what does not fit together is
-told, and mended.
+"""LVM does not find the group of a replica any more. docs/operating.md brings it back,
+with each generation, and the next sync sends what changed and nothing else:
+
+- after a power cut which left of LVM's newest metadata only a part;
+- when all metadata are gone from the disk, and LVM's own copies with them, with the copy
+  that the agent keeps;
+- when somebody changed the pool after that copy was made: what does not fit together is
+  told, and mended.
 """
 import os
 import random
 import re
 
 import lab
+import nas_disk
+import power
 import runbook
 from lab import LAB, MIB, expect, run
 
@@ -36,6 +41,21 @@ def wipe():
     expect('LVM does not know the group', 'not found' in run('vgs', GROUP, check=False))
 
 
+def tear(sector):
+    """The power was cut before a sector of LVM's newest metadata was on the disk."""
+    run('vgchange', '-qq', '-an', GROUP)
+    with open(DISK, 'r+b') as f:
+        disk = f.read(MIB)
+        area, _ = nas_disk.metadata_area(disk, 0)
+        at, length = nas_disk.committed(disk, area)
+        lost = range(area + at, area + at + length, power.SECTOR)[sector]
+        f.seek(lost)
+        f.write(bytes(power.SECTOR))
+        f.flush()
+        os.fsync(f.fileno())
+    expect('LVM does not know the group', 'not found' in run('vgs', GROUP, check=False))
+
+
 def main():
     rng = random.Random(lab.seed_from_environment())
     lab.make_certificates(lab.PKI, 'nas1', 'nas2')
@@ -47,13 +67,25 @@ def main():
         sync(rng)
     volumes = lab.volumes(GROUP)
     agent.stop()
+    for number, sector in enumerate((0, 2, -1), start=3):
+        tear(sector)
+        runbook.restore_group(GROUP, DISK)
+        run('vgchange', '-qq', '-ay', GROUP)
+        expect('no generation is lost', set(lab.volumes(GROUP)) >= set(volumes),
+               lab.volumes(GROUP))
+        agent.start()
+        result = sync(rng)
+        expect('what changed was sent', result['method'] == 'metadata' and
+               result['number'] == number, result)
+        volumes = lab.volumes(GROUP)
+        agent.stop()
     wipe()
     runbook.recreate_group(GROUP, DISK, COPY)
     expect('all volumes are back', lab.volumes(GROUP) == volumes, lab.volumes(GROUP))
     agent.start()
     result = sync(rng)
     expect('what changed was sent', result['method'] == 'metadata' and
-           result['number'] == 3, result)
+           result['number'] == 6, result)
     agent.stop()
 
     lab.make_thin(GROUP, 'pool', 'other', SIZE)
@@ -73,7 +105,7 @@ def main():
     agent.start()
     result = sync(rng)
     expect('what changed was sent', result['method'] == 'metadata' and
-           result['number'] == 4, result)
+           result['number'] == 7, result)
     agent.stop()
     lab.finish()
 

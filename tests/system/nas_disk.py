@@ -122,27 +122,34 @@ def metadata_area(disk, start):
     return start + offset, size
 
 
-def committed_text(disk, area, size):
-    def checksum(data):
-        return zlib.crc32(data, 0xf597a6cf ^ 0xffffffff) ^ 0xffffffff
+def checksum(data):
+    return zlib.crc32(data, 0xf597a6cf ^ 0xffffffff) ^ 0xffffffff
 
+
+def committed(disk, area):
+    """(first byte in the area, length) of the text that LVM's metadata begin with."""
     expected, = struct.unpack_from('<I', disk, area)
     if expected != checksum(disk[area + 4:area + SECTOR]):
         raise Unreadable('header of LVM\'s metadata')
-    at, length, expected = struct.unpack_from('<QQI', disk, area + 40)
+    return struct.unpack_from('<QQ', disk, area + 40)
+
+
+def committed_text(disk, area, size):
+    """None: it is not whole."""
+    at, length = committed(disk, area)
+    expected, = struct.unpack_from('<I', disk, area + 56)
     text = disk[area + at:area + min(at + length, size)]
     if at + length > size:  # it goes on behind the header
         text += disk[area + SECTOR:area + SECTOR + at + length - size]
-    if checksum(text) != expected:
-        raise Unreadable('LVM\'s metadata')
-    return text
+    return text if checksum(text) == expected else None
 
 
 def newest_text(disk, area, size, name):
     """Of all that is in the area, the one that `pvck --repair` is given by the runbook."""
     found = []
+    torn = area + committed(disk, area)[0]
     for at in range(area + SECTOR, area + size, SECTOR):
-        if disk[at:at + len(name) + 2] != name.encode() + b' {':
+        if at == torn or disk[at:at + len(name) + 2] != name.encode() + b' {':
             continue
         text = disk[at:disk.find(b'\0', at)]
         with contextlib.suppress(Unreadable):
@@ -159,13 +166,11 @@ class Group:
     def __init__(self, cut, start, name):
         self.digest, disk = cut.digest, cut.disk
         self.disk = disk
-        self.restored = False  # by the runbook
         area, size = metadata_area(disk, start)
-        try:
-            text = committed_text(disk, area, size)
-        except Unreadable:
+        text = committed_text(disk, area, size)
+        self.restored = text is None  # by the runbook
+        if self.restored:
             text = newest_text(disk, area, size, name)
-            self.restored = True
         group = parse(text.rstrip(b'\0').decode())[name]
         self.volumes = group['logical_volumes']
         self.start = start + int(group['physical_volumes']['pv0']['pe_start']) * SECTOR

@@ -68,9 +68,12 @@ def renumber(group, found, expected):
 
 def restore_group(group, disk):
     """LVM writes its metadata and where they lie without a flush in between: the newest
-    metadata that the disk has."""
+    metadata that the disk has, but for those of which LVM says that they are not whole."""
+    torn = re.findall(r'Checksum error on \S+ at offset (\d+)',
+                      run('vgs', group, check=False))
     found = run('pvck', '--dump', 'metadata_search', disk, check=False)
-    newest = max(int(number) for number in re.findall(r'vg %s seqno (\d+)' % group, found))
+    newest = max(int(number) for at, number in re.findall(
+        r'metadata at (\d+) .* vg %s seqno (\d+)' % group, found) if at not in torn)
     path = '/run/%s.vg' % group
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # pvck writes over no file
