@@ -66,10 +66,10 @@ class Display {
 };
 
 void Print(const std::string& volume, const ScrubProgress& done) {
-  std::cout << volume << ", generation "
-            << done.generation.generation.ToString().substr(0, 8) << " (number "
-            << done.generation.number << "): " << FormatBytes(done.compared)
-            << " compared, " << FormatBytes(done.damaged_bytes) << " damaged; "
+  std::cout << volume << ", generation " << done.generation.generation.Short()
+            << " (number " << done.generation.number
+            << "): " << FormatBytes(done.compared) << " compared, "
+            << FormatBytes(done.damaged_bytes) << " damaged; "
             << FormatBytes(done.recorded)
             << " were not known and are recorded now.\n";
   if (done.damaged_manifest > 0) {

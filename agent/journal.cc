@@ -13,8 +13,8 @@
 namespace snapsync {
 namespace {
 
-constexpr uint32_t kMagic = 0x4A504E53;  // "SNPJ"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kJournalMagic = 0x4A504E53;  // "SNPJ"
+constexpr uint32_t kJournalVersion = 1;
 constexpr size_t kChecked = 72;  // bytes before the checksum
 
 }  // namespace
@@ -49,16 +49,16 @@ absl::Status Journal::ReadAll() {
   uint64_t newest = 0;
   for (uint64_t slot = 0; slot < kSlots; ++slot) {
     const std::byte* at = buffer.data() + slot * kSlotBytes;
-    if (LoadLittle<uint32_t>(at) != kMagic) continue;
+    if (LoadLittle<uint32_t>(at) != kJournalMagic) continue;
     if (LoadLittle<uint32_t>(at + kChecked) != Crc32c({at, kChecked})) {
       continue;  // torn: it was never acknowledged
     }
     const auto version = LoadLittle<uint32_t>(at + 4);
-    if (version != kVersion) {
+    if (version != kJournalVersion) {
       return Error(Reason::kIo, reader_->name() + ": journal version " +
                                     std::to_string(version) +
                                     ", this agent knows " +
-                                    std::to_string(kVersion) +
+                                    std::to_string(kJournalVersion) +
                                     "; use the version that wrote it");
     }
     const auto sequence = LoadLittle<uint64_t>(at + 8);
@@ -76,8 +76,8 @@ absl::Status Journal::ReadAll() {
 absl::Status Journal::Append(const JournalRecord& record) {
   AlignedBuffer slot(kSlotBytes);
   std::byte* at = slot.data();
-  StoreLittle(at, kMagic);
-  StoreLittle(at + 4, kVersion);
+  StoreLittle(at, kJournalMagic);
+  StoreLittle(at + 4, kJournalVersion);
   StoreLittle(at + 8, next_sequence_);
   std::memcpy(at + 16, session_.bytes.data(), session_.bytes.size());
   StoreLittle(at + 32, record.watermark);

@@ -12,17 +12,17 @@
 #include "common/base/endian.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/block/zeroes.h"
 
 namespace snapsync {
 namespace {
 
-constexpr uint32_t kMagic = 0x4D504E53;  // "SNPM"
-constexpr uint32_t kVersion = 1;
-constexpr size_t kHeadChecked = 32;
-constexpr size_t kHeadBytes = kHeadChecked + sizeof(uint32_t);
+constexpr uint32_t kManifestMagic = 0x4D504E53;  // "SNPM"
+constexpr uint32_t kManifestVersion = 1;
+constexpr size_t kManifestHeadChecked = 32;
+constexpr size_t kManifestHeadBytes = kManifestHeadChecked + sizeof(uint32_t);
 constexpr uint64_t kSectorsAt = 4096;
-constexpr uint64_t kSectorBytes = 512;
 constexpr uint64_t kSectorCells = 63;
 // Sectors that are read or written at a time.
 constexpr uint64_t kRunSectors = 512;
@@ -96,18 +96,18 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Open(
     return Error(Reason::kVerification, file->name() + ": " + what);
   };
   SNAPSYNC_ASSIGN_OR_RETURN(const uint64_t bytes, file->Size());
-  std::array<std::byte, kHeadBytes> head;
+  std::array<std::byte, kManifestHeadBytes> head;
   if (bytes < kSectorsAt) return refuse("the manifest is too short");
   SNAPSYNC_RETURN_IF_ERROR(file->ReadCached(0, head));
-  if (LoadLittle<uint32_t>(head.data()) != kMagic ||
-      LoadLittle<uint32_t>(head.data() + kHeadChecked) !=
-          Crc32c(std::span(head).first(kHeadChecked))) {
+  if (LoadLittle<uint32_t>(head.data()) != kManifestMagic ||
+      LoadLittle<uint32_t>(head.data() + kManifestHeadChecked) !=
+          Crc32c(std::span(head).first(kManifestHeadChecked))) {
     return refuse("the manifest's head is damaged");
   }
   const auto version = LoadLittle<uint32_t>(head.data() + 4);
-  if (version != kVersion) {
+  if (version != kManifestVersion) {
     return refuse("a manifest of version " + std::to_string(version) +
-                  ", this agent knows " + std::to_string(kVersion));
+                  ", this agent knows " + std::to_string(kManifestVersion));
   }
   Head known;
   std::memcpy(known.generation.bytes.data(), head.data() + 8,
@@ -121,14 +121,14 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Open(
 }
 
 absl::Status Manifest::WriteHead() {
-  std::array<std::byte, kHeadBytes> head{};
-  StoreLittle(head.data(), kMagic);
-  StoreLittle(head.data() + 4, kVersion);
+  std::array<std::byte, kManifestHeadBytes> head{};
+  StoreLittle(head.data(), kManifestMagic);
+  StoreLittle(head.data() + 4, kManifestVersion);
   std::memcpy(head.data() + 8, head_.generation.bytes.data(),
               head_.generation.bytes.size());
   StoreLittle(head.data() + 24, head_.size);
-  StoreLittle(head.data() + kHeadChecked,
-              Crc32c(std::span(head).first(kHeadChecked)));
+  StoreLittle(head.data() + kManifestHeadChecked,
+              Crc32c(std::span(head).first(kManifestHeadChecked)));
   SNAPSYNC_RETURN_IF_ERROR(file_->WriteCached(0, head));
   return Flush();
 }

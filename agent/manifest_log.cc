@@ -15,20 +15,20 @@ namespace {
 
 constexpr uint32_t kHeadMagic = 0x4C504E53;    // "SNPL"
 constexpr uint32_t kRecordMagic = 0x52504E53;  // "SNPR"
-constexpr uint32_t kVersion = 1;
-constexpr size_t kHeadChecked = 24;
-constexpr size_t kHeadBytes = kHeadChecked + sizeof(uint32_t);
+constexpr uint32_t kLogVersion = 1;
+constexpr size_t kLogHeadChecked = 24;
+constexpr size_t kLogHeadBytes = kLogHeadChecked + sizeof(uint32_t);
 constexpr size_t kRecordChecked = 28;
 constexpr size_t kRecordBytes = kRecordChecked + sizeof(uint32_t);
 constexpr size_t kRunBytes = 16;
 
-std::array<std::byte, kHeadBytes> HeadOf(const Id128& session) {
-  std::array<std::byte, kHeadBytes> head{};
+std::array<std::byte, kLogHeadBytes> HeadOf(const Id128& session) {
+  std::array<std::byte, kLogHeadBytes> head{};
   StoreLittle(head.data(), kHeadMagic);
-  StoreLittle(head.data() + 4, kVersion);
+  StoreLittle(head.data() + 4, kLogVersion);
   std::memcpy(head.data() + 8, session.bytes.data(), session.bytes.size());
-  StoreLittle(head.data() + kHeadChecked,
-              Crc32c(std::span(head).first(kHeadChecked)));
+  StoreLittle(head.data() + kLogHeadChecked,
+              Crc32c(std::span(head).first(kLogHeadChecked)));
   return head;
 }
 
@@ -47,10 +47,10 @@ class Reader {
   absl::StatusOr<bool> Begin(GrowingFile& file, const Id128& session) {
     file_ = &file;
     SNAPSYNC_ASSIGN_OR_RETURN(size_, file.Size());
-    if (size_ < kHeadBytes) return false;
-    std::array<std::byte, kHeadBytes> head;
+    if (size_ < kLogHeadBytes) return false;
+    std::array<std::byte, kLogHeadBytes> head;
     SNAPSYNC_RETURN_IF_ERROR(file.ReadCached(0, head));
-    at_ = kHeadBytes;
+    at_ = kLogHeadBytes;
     return head == HeadOf(session);
   }
 
@@ -195,7 +195,7 @@ absl::StatusOr<std::unique_ptr<ManifestLog>> ManifestLog::Open(
   SNAPSYNC_RETURN_IF_ERROR(file->Resize(0));
   SNAPSYNC_RETURN_IF_ERROR(file->WriteCached(0, HeadOf(session)));
   std::unique_ptr<ManifestLog> log(new ManifestLog(std::move(file)));
-  log->end_ = kHeadBytes;
+  log->end_ = kLogHeadBytes;
   return log;
 }
 

@@ -40,10 +40,6 @@ constexpr char kOverwrite[] =
     "--yes overwrites it, sending only what differs; --allow-full sends "
     "everything";
 
-std::string Short(const Id128& id) {
-  return id.none() ? "none" : id.ToString().substr(0, 8);
-}
-
 void SetProblem(const absl::Status& status, VolumeState& state) {
   state.problem = std::string(MessageOf(status));
   state.problem_reason = static_cast<int>(ReasonOf(status));
@@ -207,15 +203,15 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
     }
     return Error(Reason::kBaseMismatch,
                  volume + ": torn between generation " +
-                     Short(record.generation) + " and " +
-                     Short(record.session->generation) +
+                     record.generation.Short() + " and " +
+                     record.session->generation.Short() +
                      "; resume that session, or a full sync heals it");
   }
   if (!request.base.none()) {
     if (request.base != record.generation) {
       return Error(Reason::kBaseMismatch,
-                   volume + ": holds generation " + Short(record.generation) +
-                       ", the sender's base is " + Short(request.base));
+                   volume + ": holds generation " + record.generation.Short() +
+                       ", the sender's base is " + request.base.Short());
     }
     return target_->CheckSeal(record.seal);
   }
@@ -229,7 +225,7 @@ absl::Status Replica::CheckOpen(const SessionRequest& request,
   if (may_overwrite) return absl::OkStatus();
   if (!empty) {
     return Error(Reason::kBaseMismatch,
-                 volume + ": holds generation " + Short(record.generation) +
+                 volume + ": holds generation " + record.generation.Short() +
                      " but the sender has no base for it; " + kOverwrite);
   }
   if (request.covers_all) {
@@ -244,7 +240,7 @@ absl::Status Replica::EndSession(TargetRecord& record) {
   if (!record.session.has_value()) return absl::OkStatus();
   Log(Severity::kInfo, "volume " + options_.volume +
                            ": the session towards generation " +
-                           Short(record.session->generation) + " ends");
+                           record.session->generation.Short() + " ends");
   SNAPSYNC_RETURN_IF_ERROR(target_->RemoveStage(record.session->stage));
   if (record.state == TargetState::kTorn) return absl::OkStatus();
   record.session.reset();

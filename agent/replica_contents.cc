@@ -15,10 +15,6 @@ namespace {
 // The peer in the record of a generation that this agent makes for itself.
 constexpr char kOwnPeer[] = "this agent";
 
-std::string Short(const Id128& id) {
-  return id.none() ? "none" : id.ToString().substr(0, 8);
-}
-
 }  // namespace
 
 absl::Status Replica::EndHashing(const std::string& peer) {
@@ -49,8 +45,8 @@ absl::StatusOr<Id128> Replica::BeginComparing(const HashRequest& request,
   if (record.state == TargetState::kTorn && record.identity == facts.identity) {
     return Error(Reason::kBaseMismatch,
                  "volume " + options_.volume + ": torn between generation " +
-                     Short(record.generation) + " and " +
-                     Short(record.session->generation) +
+                     record.generation.Short() + " and " +
+                     record.session->generation.Short() +
                      "; resume that session, or a full sync heals it");
   }
   // As if a plan were opened that starts at what the record says, or, with the

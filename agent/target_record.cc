@@ -14,7 +14,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kKind[] = "target";
-constexpr int kVersion = 1;
+constexpr int kRecordVersion = 1;
 
 constexpr std::array<TargetState, 5> kStates = {
     TargetState::kEmpty, TargetState::kAt, TargetState::kFilling,
@@ -142,14 +142,14 @@ std::string EncodeTargetRecord(const TargetRecord& record) {
     json["generations"].push_back(ToJson(generation));
   }
   return EncodeState(
-      kKind, kVersion,
+      kKind, kRecordVersion,
       json.dump(2, ' ', true, Json::error_handler_t::replace) + "\n");
 }
 
 absl::StatusOr<TargetRecord> DecodeTargetRecord(const std::string& path,
                                                 std::string_view contents) {
   SNAPSYNC_ASSIGN_OR_RETURN(const std::string body,
-                            DecodeState(kKind, kVersion, path, contents));
+                            DecodeState(kKind, kRecordVersion, path, contents));
   try {
     const Json json = Json::parse(body);
     TargetRecord record;

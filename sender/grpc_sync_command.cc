@@ -187,7 +187,7 @@ void PrintSyncJson(const std::string& command, const SyncResult& result,
 }
 
 void PrintSyncText(const std::string& volume, const SyncResult& result) {
-  const std::string generation = result.generation.ToString().substr(0, 8);
+  const std::string generation = result.generation.Short();
   if (result.result == "aborted") {
     std::cout << "Given up: " << volume << " is what it was, generation "
               << generation << ".\n";

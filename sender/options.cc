@@ -20,7 +20,6 @@ namespace {
 constexpr uint64_t kLowestLimit = 64 * kKiB;
 constexpr uint64_t kSmallestCluster = 4 * kKiB;
 constexpr uint64_t kLargestCluster = 2 * kMiB;
-constexpr uint64_t kSectorBytes = 512;
 constexpr int kSshPort = 22;
 constexpr size_t kLongestReplication = 128;
 

@@ -19,8 +19,6 @@ constexpr char kAdvice[] =
     "--yes overwrites it, sending only what differs; --allow-full sends "
     "everything";
 
-std::string Short(const Id128& id) { return id.ToString().substr(0, 8); }
-
 bool IsMismatch(const absl::Status& status) {
   return !status.ok() && ReasonOf(status) == Reason::kBaseMismatch;
 }
@@ -126,7 +124,7 @@ absl::StatusOr<PlannedSync> Planner::PlanReplica(const ReplicationState& state,
   if (Forced(kFull)) {
     return Error(Reason::kBaseMismatch,
                  "--method full: volume " + target.name + " holds generation " +
-                     Short(target.generation) +
+                     target.generation.Short() +
                      "; --allow-full says that it may be overwritten");
   }
   return Hash(why);
@@ -185,7 +183,7 @@ absl::StatusOr<PlannedSync> Planner::PlanAgain(const ReplicationState& state) {
 
 absl::Status Planner::CheckBaseKnown(const ReplicationState& state,
                                      const VolumeState& target) const {
-  const std::string held = "generation " + Short(target.generation);
+  const std::string held = "generation " + target.generation.Short();
   if (!source_.has_metadata()) {
     return Error(Reason::kBaseMismatch,
                  source_.path() + " has no thin metadata");
@@ -197,7 +195,7 @@ absl::Status Planner::CheckBaseKnown(const ReplicationState& state,
   if (state.base->generation != target.generation) {
     return Error(Reason::kBaseMismatch, "the target holds " + held +
                                             ", this sender's base is " +
-                                            Short(state.base->generation));
+                                            state.base->generation.Short());
   }
   return absl::OkStatus();
 }
@@ -208,7 +206,7 @@ absl::StatusOr<PlannedSync> Planner::Metadata(const ReplicationState& state,
   SNAPSYNC_ASSIGN_OR_RETURN(GuardedDelta found,
                             source_.DeltaFrom(state.base->record));
   return FromBase(std::move(found), kMetadata,
-                  "the base of generation " + Short(target.generation) +
+                  "the base of generation " + target.generation.Short() +
                       " is still in the pool",
                   target.generation);
 }
@@ -226,7 +224,7 @@ absl::StatusOr<PlannedSync> Planner::Saved(const ReplicationState& state,
                              store_.MappingsPath(state.base->saved->mappings)));
   return FromBase(
       std::move(found), kSaved,
-      "the mappings of generation " + Short(target.generation) + " were saved",
+      "the mappings of generation " + target.generation.Short() + " were saved",
       target.generation);
 }
 
@@ -366,7 +364,7 @@ absl::StatusOr<PlannedSync> Planner::BothSides(const std::string& why) {
   planned.plan = snapsync::Plan(size, std::move(changed), std::move(gone));
   planned.method = kMetadata;
   planned.why = "what either side changed since generation " +
-                Short(since.common) + ", which both hold (" + why + ")";
+                since.common.Short() + ", which both hold (" + why + ")";
   planned.base = since.generation;
   planned.covers_all = false;
   planned.keep = true;

@@ -18,7 +18,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kKind[] = "replication";
-constexpr int kVersion = 1;
+constexpr int kStateVersion = 1;
 constexpr char kMappingsPrefix[] = "mappings.";
 // Of a saved plan: some 30 million extents.
 constexpr size_t kMaxPlanBytes = size_t{512} << 20;
@@ -141,8 +141,9 @@ absl::StatusOr<ReplicationState> ReplicationStore::Load() const {
   const absl::StatusOr<std::string> contents = ReadWholeFile(path_);
   if (absl::IsNotFound(contents.status())) return ReplicationState{};
   if (!contents.ok()) return contents.status();
-  SNAPSYNC_ASSIGN_OR_RETURN(const std::string body,
-                            DecodeState(kKind, kVersion, path_, *contents));
+  SNAPSYNC_ASSIGN_OR_RETURN(
+      const std::string body,
+      DecodeState(kKind, kStateVersion, path_, *contents));
   try {
     return StateOf(Json::parse(body));
   } catch (const Json::exception& error) {
@@ -173,7 +174,7 @@ absl::Status ReplicationStore::Save(const ReplicationState& state) const {
   return WriteFileAtomically(
       path_,
       EncodeState(
-          kKind, kVersion,
+          kKind, kStateVersion,
           json.dump(2, ' ', true, Json::error_handler_t::replace) + "\n"));
 }
 

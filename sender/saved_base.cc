@@ -22,7 +22,7 @@ absl::StatusOr<LogicalVolume> MakeWitness(const LogicalVolume& volume,
                                           const ReplicationStore& store) {
   const std::string name =
       (volume.origin.empty() ? volume.name : volume.origin) + ".witness-" +
-      id.ToString().substr(0, 8);
+      id.Short();
   SNAPSYNC_ASSIGN_OR_RETURN(VolumeGroup group, ReadVolumeGroup(volume.group));
   const LogicalVolume* pool = group.FindUuid(volume.pool_uuid);
   if (pool == nullptr) {

@@ -9,13 +9,13 @@
 #include "common/base/endian.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 
 namespace snapsync {
 namespace {
 
-constexpr uint32_t kMagic = 0x50534e53;  // "SNSP"
-constexpr uint32_t kVersion = 1;
-constexpr uint64_t kSector = 512;
+constexpr uint32_t kSavedPlanMagic = 0x50534e53;  // "SNSP"
+constexpr uint32_t kSavedPlanVersion = 1;
 constexpr size_t kHeaderBytes = 64;
 constexpr size_t kExtentBytes = 16;
 constexpr size_t kChecksumBytes = 4;
@@ -37,8 +37,8 @@ std::string EncodePlan(const SavedPlan& saved) {
   std::string contents(
       kHeaderBytes + (changed + gone) * kExtentBytes + kChecksumBytes, '\0');
   auto* const begin = reinterpret_cast<std::byte*>(contents.data());
-  StoreLittle(begin, kMagic);
-  StoreLittle(begin + 4, kVersion);
+  StoreLittle(begin, kSavedPlanMagic);
+  StoreLittle(begin + 4, kSavedPlanVersion);
   std::memcpy(begin + 8, saved.generation.bytes.data(), 16);
   std::memcpy(begin + 24, saved.base.bytes.data(), 16);
   StoreLittle(begin + 40, saved.plan.source_size());
@@ -58,7 +58,7 @@ absl::StatusOr<SavedPlan> DecodePlan(const std::string& path,
   };
   const auto bytes = std::as_bytes(std::span(contents));
   if (bytes.size() < kHeaderBytes + kChecksumBytes ||
-      LoadLittle<uint32_t>(bytes.data()) != kMagic) {
+      LoadLittle<uint32_t>(bytes.data()) != kSavedPlanMagic) {
     return refuse("is no saved plan");
   }
   const size_t body = bytes.size() - kChecksumBytes;
@@ -66,9 +66,9 @@ absl::StatusOr<SavedPlan> DecodePlan(const std::string& path,
     return refuse("the checksum is wrong");
   }
   const auto version = LoadLittle<uint32_t>(&bytes[4]);
-  if (version != kVersion) {
+  if (version != kSavedPlanVersion) {
     return refuse("version " + std::to_string(version) + ", expected " +
-                  std::to_string(kVersion));
+                  std::to_string(kSavedPlanVersion));
   }
   Id128 generation;
   Id128 base;
@@ -90,8 +90,9 @@ absl::StatusOr<SavedPlan> DecodePlan(const std::string& path,
     if (i == changed_count) end = 0;
     const Extent extent{LoadLittle<uint64_t>(at), LoadLittle<uint64_t>(at + 8)};
     if (extent.offset < end || extent.offset > size || extent.length == 0 ||
-        extent.length > size - extent.offset || extent.offset % kSector != 0 ||
-        extent.length % kSector != 0) {
+        extent.length > size - extent.offset ||
+        extent.offset % kSectorBytes != 0 ||
+        extent.length % kSectorBytes != 0) {
       return refuse("extent " + std::to_string(i) +
                     " is out of order or range");
     }

@@ -24,7 +24,6 @@ namespace snapsync {
 namespace {
 
 constexpr char kTag[] = "snapsync";
-constexpr uint64_t kSectorBytes = 512;
 constexpr size_t kReadBytes = 8 * kMiB;
 
 bool Exists(const std::string& path) {

@@ -107,10 +107,9 @@ class Sync {
         state_.pending->snapshot.group != volume.group) {
       PendingState pending;
       pending.generation = Id128::Random();
-      pending.snapshot = {volume.group,
-                          volume.name + ".snapsync-" +
-                              pending.generation.ToString().substr(0, 8),
-                          true};
+      pending.snapshot = {
+          volume.group, volume.name + ".snapsync-" + pending.generation.Short(),
+          true};
       state_.pending = pending;
       SNAPSYNC_RETURN_IF_ERROR(store_.Save(state_));
       made_now_ = true;

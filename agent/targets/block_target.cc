@@ -21,8 +21,8 @@
 namespace snapsync {
 namespace {
 
-constexpr char kStageKind[] = "block-stage";
-constexpr char kSealKind[] = "block-seal";
+constexpr char kBlockStage[] = "block-stage";
+constexpr char kBlockSeal[] = "block-seal";
 
 // Of any length, and kept in a short text.
 std::string Shortened(const std::string& identity) {
@@ -53,7 +53,7 @@ class PlainBlockTarget final : public Target {
 
   absl::Status CheckSeal(const std::string& seal) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
-                              NamedValues::Parse(kSealKind, seal));
+                              NamedValues::Parse(kBlockSeal, seal));
     SNAPSYNC_RETURN_IF_ERROR(CheckDevice(values));
     SNAPSYNC_ASSIGN_OR_RETURN(const std::string now, MakeSeal());
     if (now == seal) return absl::OkStatus();
@@ -78,7 +78,7 @@ class PlainBlockTarget final : public Target {
     }
     SNAPSYNC_ASSIGN_OR_RETURN(const std::string identity,
                               IdentifyDevice(path_));
-    return NamedValues(kStageKind)
+    return NamedValues(kBlockStage)
         .Set("device", Shortened(identity))
         .ToString();
   }
@@ -86,7 +86,7 @@ class PlainBlockTarget final : public Target {
   absl::StatusOr<std::unique_ptr<BlockWriter>> OpenStage(
       const std::string& token) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
-                              NamedValues::Parse(kStageKind, token));
+                              NamedValues::Parse(kBlockStage, token));
     SNAPSYNC_RETURN_IF_ERROR(CheckDevice(values));
     SNAPSYNC_RETURN_IF_ERROR(CheckFree());
     WriterOptions options;
@@ -99,7 +99,7 @@ class PlainBlockTarget final : public Target {
       const std::string& token, uint64_t /*number*/,
       const Id128& /*generation*/, const std::string& /*base_seal*/) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
-                              NamedValues::Parse(kStageKind, token));
+                              NamedValues::Parse(kBlockStage, token));
     SNAPSYNC_RETURN_IF_ERROR(CheckDevice(values));
     {
       SNAPSYNC_ASSIGN_OR_RETURN(const auto writer,
@@ -155,7 +155,7 @@ class PlainBlockTarget final : public Target {
     SNAPSYNC_ASSIGN_OR_RETURN(const auto reader, OpenFileReader(path_));
     SNAPSYNC_ASSIGN_OR_RETURN(const ContentSample sample,
                               SampleContent(*reader));
-    return NamedValues(kSealKind)
+    return NamedValues(kBlockSeal)
         .Set("device", Shortened(identity))
         .Set("size", reader->size())
         .Set("sample", Hex(sample.fingerprint))

@@ -43,8 +43,8 @@
 namespace snapsync {
 namespace {
 
-constexpr char kStageKind[] = "file-stage";
-constexpr char kSealKind[] = "file-seal";
+constexpr char kFileStage[] = "file-stage";
+constexpr char kFileSeal[] = "file-seal";
 constexpr char kStageSuffix[] = ".snapsync-stage";
 
 uint64_t Nanoseconds(const struct statx_timestamp& time) {
@@ -209,7 +209,7 @@ class RegularFileTarget final : public Target {
       ::unlinkat(folder.get(), stage_name_.c_str(), 0);
       return status;
     }
-    return NamedValues(kStageKind)
+    return NamedValues(kFileStage)
         .Set("inode", stage.facts.stx_ino)
         .Set("birth", stage.birth())
         .ToString();
@@ -218,7 +218,7 @@ class RegularFileTarget final : public Target {
   absl::StatusOr<std::unique_ptr<BlockWriter>> OpenStage(
       const std::string& token) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues wanted,
-                              NamedValues::Parse(kStageKind, token));
+                              NamedValues::Parse(kFileStage, token));
     SNAPSYNC_ASSIGN_OR_RETURN(const UniqueFd folder, OpenFolder());
     SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<OpenedFile> stage,
                               OpenFile(folder, stage_name_));
@@ -236,7 +236,7 @@ class RegularFileTarget final : public Target {
                                      const Id128& /*generation*/,
                                      const std::string& base_seal) override {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues wanted,
-                              NamedValues::Parse(kStageKind, token));
+                              NamedValues::Parse(kFileStage, token));
     SNAPSYNC_ASSIGN_OR_RETURN(const UniqueFd folder, OpenFolder());
     SNAPSYNC_ASSIGN_OR_RETURN(const std::optional<OpenedFile> stage,
                               OpenFile(folder, stage_name_));
@@ -258,7 +258,7 @@ class RegularFileTarget final : public Target {
     SNAPSYNC_ASSIGN_OR_RETURN(const UniqueFd folder, OpenFolder());
     if (token.empty()) return RemoveStageIn(folder, nullptr);
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues wanted,
-                              NamedValues::Parse(kStageKind, token));
+                              NamedValues::Parse(kFileStage, token));
     return RemoveStageIn(folder, &wanted);
   }
 
@@ -410,7 +410,7 @@ class RegularFileTarget final : public Target {
   absl::Status CheckSealOf(const std::optional<OpenedFile>& file,
                            const std::string& seal) const {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
-                              NamedValues::Parse(kSealKind, seal));
+                              NamedValues::Parse(kFileSeal, seal));
     if (!file.has_value()) {
       return Error(Reason::kBaseMismatch, path_ + " does not exist any more");
     }
@@ -449,7 +449,7 @@ class RegularFileTarget final : public Target {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     SNAPSYNC_ASSIGN_OR_RETURN(const std::string sample, Sample(file));
-    return NamedValues(kSealKind)
+    return NamedValues(kFileSeal)
         .Set("inode", file.facts.stx_ino)
         .Set("size", file.facts.stx_size)
         .Set("written", Nanoseconds(file.facts.stx_mtime))

@@ -11,13 +11,13 @@
 #include "agent/targets/target.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 
 namespace snapsync {
 namespace {
 
 constexpr uint64_t kSmallestCluster = uint64_t{4} << 10;
 constexpr uint64_t kLargestCluster = uint64_t{2} << 20;
-constexpr uint64_t kSectorBytes = 512;
 
 absl::StatusOr<Qcow2Options> OptionsOf(const std::string& path,
                                        const ExportOptions& wanted,

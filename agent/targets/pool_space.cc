@@ -12,7 +12,6 @@
 namespace snapsync {
 namespace {
 
-constexpr uint64_t kSectorBytes = 512;
 constexpr uint64_t kMetadataBlockBytes = 4 * kKiB;
 constexpr uint64_t kReserveBytes = kGiB;
 constexpr uint64_t kReserveMetadataBlocks = 16 * kMiB / kMetadataBlockBytes;

@@ -20,7 +20,7 @@
 namespace snapsync {
 namespace {
 
-constexpr char kSealKind[] = "qcow2-seal";
+constexpr char kExportSeal[] = "qcow2-seal";
 
 // What a guest would see of it: a foreign file may be anything.
 absl::StatusOr<uint64_t> DiskSizeOf(GrowingFile& file) {
@@ -124,7 +124,7 @@ absl::Status CheckIsGeneration(HostFolder& folder, const std::string& name,
 }
 
 std::string MakeExportSeal(const qcow2::ExportHeader& header) {
-  return NamedValues(kSealKind)
+  return NamedValues(kExportSeal)
       .Set("generation", header.identity.generation.ToString())
       .Set("number", header.identity.number)
       .Set("size", header.size)
@@ -135,7 +135,7 @@ absl::Status CheckExportSeal(const std::string& seal,
                              const qcow2::ExportHeader& header,
                              const std::string& path) {
   SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
-                            NamedValues::Parse(kSealKind, seal));
+                            NamedValues::Parse(kExportSeal, seal));
   if (values.Text("generation") == header.identity.generation.ToString() &&
       values.Number("number") == header.identity.number &&
       values.Number("size") == header.size) {

@@ -60,7 +60,6 @@ std::unique_ptr<BlockWriter> ShareStage(std::shared_ptr<Qcow2Stage> stage) {
 absl::StatusOr<uint64_t> VirtualSizeOf(const Qcow2Options& options,
                                        const qcow2::Geometry& geometry,
                                        uint64_t size) {
-  constexpr uint64_t kSector = 512;
   const uint64_t wanted =
       options.virtual_size == 0 ? size : options.virtual_size;
   if (wanted < size) {
@@ -69,7 +68,7 @@ absl::StatusOr<uint64_t> VirtualSizeOf(const Qcow2Options& options,
                      " bytes is less than the source's " +
                      std::to_string(size) + "; choose a larger one");
   }
-  if (size % kSector != 0 || wanted % kSector != 0) {
+  if (size % kSectorBytes != 0 || wanted % kSectorBytes != 0) {
     return Error(Reason::kTargetUnsuitable,
                  "a disk of " + std::to_string(wanted) +
                      " bytes is not made of whole sectors of 512 bytes");

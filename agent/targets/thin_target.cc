@@ -37,7 +37,7 @@ namespace snapsync {
 namespace {
 
 constexpr char kTag[] = "snapsync";
-constexpr char kStageKind[] = "thin-stage";
+constexpr char kThinStage[] = "thin-stage";
 
 std::string StageName(const LogicalVolume& volume) {
   return volume.name + ".stage";
@@ -70,14 +70,14 @@ struct Stage {
 
   static absl::StatusOr<Stage> Parse(const std::string& token) {
     SNAPSYNC_ASSIGN_OR_RETURN(const NamedValues values,
-                              NamedValues::Parse(kStageKind, token));
+                              NamedValues::Parse(kThinStage, token));
     return Stage{values.Text("volume"), values.Number("volume-id"),
                  values.Text("stage"), values.Number("stage-id"),
                  values.Number("size")};
   }
 
   std::string ToString() const {
-    return NamedValues(kStageKind)
+    return NamedValues(kThinStage)
         .Set("volume", volume_uuid)
         .Set("volume-id", volume_thin_id)
         .Set("stage", uuid)

@@ -30,4 +30,8 @@ std::optional<Id128> Id128::Parse(std::string_view text) {
 
 std::string Id128::ToString() const { return Hex(bytes); }
 
+std::string Id128::Short() const {
+  return none() ? "none" : ToString().substr(0, 8);
+}
+
 }  // namespace snapsync

@@ -23,6 +23,8 @@ struct Id128 {
   // 32 lower-case hexadecimal digits.
   static std::optional<Id128> Parse(std::string_view text);
   std::string ToString() const;
+  // The first eight of its digits, or "none": for people, and in names.
+  std::string Short() const;
 
   bool none() const { return *this == Id128{}; }
   friend auto operator<=>(const Id128&, const Id128&) = default;

@@ -15,11 +15,10 @@ namespace {
 constexpr uint64_t kEdge = kMiB;
 constexpr uint64_t kSample = 4 * kKiB;
 constexpr uint64_t kSamples = 64;
-constexpr uint64_t kSector = 512;
 
 // Ascending, not overlapping, in whole sectors.
 std::vector<Extent> Places(uint64_t size) {
-  const uint64_t end = size / kSector * kSector;
+  const uint64_t end = size / kSectorBytes * kSectorBytes;
   if (end <= 2 * kEdge + kSamples * kSample) {
     std::vector<Extent> all;
     for (uint64_t at = 0; at < end; at += kEdge) {

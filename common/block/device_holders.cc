@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/first_line.h"
 #include "common/base/status_macros.h"
 #include "common/base/unique_fd.h"
 
@@ -79,13 +80,6 @@ std::vector<std::string> NamesIn(const std::string& path) {
   const Folder folder = OpenFolder(path);
   while (const char* name = NextIn(folder)) names.emplace_back(name);
   return names;
-}
-
-std::string FirstLine(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
 }
 
 bool IsNumber(const std::string& text) {

@@ -7,10 +7,10 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 
 #include "common/base/error.h"
+#include "common/base/first_line.h"
 
 namespace snapsync {
 namespace {
@@ -23,11 +23,8 @@ Probe OpenProbe(const std::string& path) {
 
 // Trimmed, and inner white space as one '_': serial numbers are padded.
 std::string Attribute(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
   std::string text;
-  for (const char letter : line) {
+  for (const char letter : FirstLine(path)) {
     const bool space = static_cast<unsigned char>(letter) <= ' ' ||
                        static_cast<unsigned char>(letter) >= 0x7f;
     if (!space) {

@@ -13,7 +13,6 @@ namespace snapsync {
 namespace {
 
 constexpr std::string_view kPrefix = "snapsync.generation=";
-constexpr uint64_t kSectorBytes = 512;
 
 std::optional<HeldGeneration> ParseTag(std::string_view tag) {
   if (!tag.starts_with(kPrefix)) return std::nullopt;

@@ -8,10 +8,10 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <fstream>
 #include <set>
 
 #include "common/base/error.h"
+#include "common/base/first_line.h"
 #include "common/base/status_macros.h"
 #include "common/base/unique_fd.h"
 
@@ -29,13 +29,6 @@ std::vector<std::string> NamesIn(const std::string& folder,
     at.increment(error);
   }
   return names;
-}
-
-std::string FirstLine(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
 }
 
 // Opens the node of a device by its kernel name, and makes sure it is that

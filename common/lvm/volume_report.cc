@@ -7,11 +7,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <fstream>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "common/base/error.h"
+#include "common/base/first_line.h"
 #include "common/base/status_macros.h"
 #include "common/lvm/lvm.h"
 #include "nlohmann/json.hpp"
@@ -66,13 +66,6 @@ std::optional<LogicalVolumeName> SplitMapperName(std::string_view text) {
     }
   }
   return name;
-}
-
-std::string FirstLine(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
 }
 
 // The volume behind a device node, whatever its path.

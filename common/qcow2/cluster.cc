@@ -8,11 +8,11 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 
 namespace snapsync::qcow2 {
 namespace {
 
-constexpr uint64_t kSectorBytes = 512;
 constexpr uint64_t kL1EntryReserved = ~(kEntryOffsetMask | kEntryCopied);
 constexpr uint64_t kL2EntryReserved = kL1EntryReserved & ~kL2Zero;
 constexpr unsigned kMaxHostOffsetBits = 56;

@@ -14,7 +14,7 @@ namespace snapsync::qcow2 {
 namespace {
 
 // QEMU writes windows of 12 bits, other programs up to all that there are.
-constexpr int kDeflateWindowBits = -15;
+constexpr int kDecoderWindowBits = -15;
 constexpr int kZstdWindowBits = 23;
 
 absl::Status Bad(const std::string& what) { return Error(Reason::kIo, what); }
@@ -48,7 +48,7 @@ absl::Status ClusterDecoder::Inflate(std::span<const std::byte> stream,
                                      std::span<std::byte> cluster) {
   if (inflater_ == nullptr) {
     auto made = std::make_unique<Inflater>();
-    if (::inflateInit2(&made->stream, kDeflateWindowBits) != Z_OK) {
+    if (::inflateInit2(&made->stream, kDecoderWindowBits) != Z_OK) {
       return Bad("no memory to inflate");
     }
     made->ready = true;

@@ -12,7 +12,7 @@ namespace snapsync::qcow2 {
 namespace {
 
 constexpr int kZstdLevel = 3;
-constexpr int kDeflateWindowBits = -12;  // negative: raw
+constexpr int kEncoderWindowBits = -12;  // negative: raw
 constexpr int kDeflateMemoryLevel = 9;
 
 }  // namespace
@@ -20,7 +20,7 @@ constexpr int kDeflateMemoryLevel = 9;
 struct ClusterEncoder::Deflater {
   Deflater() {
     if (::deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED,
-                       kDeflateWindowBits, kDeflateMemoryLevel,
+                       kEncoderWindowBits, kDeflateMemoryLevel,
                        Z_DEFAULT_STRATEGY) != Z_OK) {
       throw std::bad_alloc();
     }

@@ -13,6 +13,7 @@
 #include "common/base/error.h"
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/qcow2/extent_collector.h"
 #include "common/qcow2/reader_process.h"
 #include "common/qcow2/reader_protocol.h"
@@ -20,8 +21,6 @@
 
 namespace snapsync::qcow2 {
 namespace {
-
-constexpr uint64_t kSectorBytes = 512;
 
 bool IsWholeSectors(uint64_t bytes) { return bytes % kSectorBytes == 0; }
 

@@ -13,16 +13,15 @@ namespace {
 
 constexpr uint32_t kVersion = 3;
 constexpr uint32_t kRefcountOrder = 4;  // 16 bits
-constexpr size_t kExtensionHeadBytes = 8;
 constexpr size_t kIdentityAt = kHeaderBytes + kExtensionHeadBytes;
 constexpr char kBackingFormat[] = "qcow2";
 
-struct FeatureName {
+struct ExportedFeature {
   uint8_t type;
   unsigned bit;
   const char* name;
 };
-constexpr FeatureName kFeatureNames[] = {
+constexpr ExportedFeature kFeatureNames[] = {
     {kFeatureIncompatible, 3, "compression type"},
     {kFeatureIncompatible, kIncompleteBit, kIncompleteName},
     {kFeatureAutoclear, kUntouchedBit, kUntouchedName},
@@ -50,7 +49,7 @@ class ExtensionWriter {
 std::vector<std::byte> EncodeFeatureNames() {
   std::vector<std::byte> data(std::size(kFeatureNames) * kFeatureNameBytes);
   std::byte* at = data.data();
-  for (const FeatureName& feature : kFeatureNames) {
+  for (const ExportedFeature& feature : kFeatureNames) {
     at[0] = static_cast<std::byte>(feature.type);
     at[1] = static_cast<std::byte>(feature.bit);
     std::memcpy(at + 2, feature.name, std::strlen(feature.name));

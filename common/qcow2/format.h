@@ -69,6 +69,8 @@ inline constexpr uint8_t kCompressionDeflate = 0;
 inline constexpr uint8_t kCompressionZstd = 1;
 
 // Header extensions: u32 type, u32 length, data, padding to 8 bytes.
+inline constexpr size_t kExtensionHeadBytes =
+    8;  // type, length of what follows
 inline constexpr uint32_t kExtensionEnd = 0;
 inline constexpr uint32_t kExtensionBackingFormat = 0xe2792aca;
 inline constexpr uint32_t kExtensionFeatureNames = 0x6803f857;

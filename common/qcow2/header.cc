@@ -31,10 +31,10 @@ constexpr uint64_t kKnownIncompatible =
 constexpr char kConvertFirst[] =
     "convert it with `qemu-img convert -O qcow2` first";
 
-class Parser {
+class HeaderParser {
  public:
-  Parser(std::span<const std::byte> first_bytes, uint64_t file_size,
-         const std::string& name)
+  HeaderParser(std::span<const std::byte> first_bytes, uint64_t file_size,
+               const std::string& name)
       : bytes_(first_bytes), file_size_(file_size), name_(name) {}
 
   absl::StatusOr<Header> Parse() {
@@ -349,7 +349,7 @@ uint64_t Header::needed_l1_entries() const {
 absl::StatusOr<Header> ParseHeader(std::span<const std::byte> first_bytes,
                                    uint64_t file_size,
                                    const std::string& name) {
-  return Parser(first_bytes, file_size, name).Parse();
+  return HeaderParser(first_bytes, file_size, name).Parse();
 }
 
 std::string Printable(std::string_view text, size_t limit) {

@@ -7,13 +7,13 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
+#include "common/qcow2/format.h"
 
 namespace snapsync::qcow2 {
 namespace {
 
 // More than QEMU knows, and few enough to look for repeats.
 constexpr size_t kMaxExtensions = 64;
-constexpr size_t kExtensionHeadBytes = 8;
 constexpr size_t kMaxFormatNameBytes = 15;  // QEMU's limit
 constexpr size_t kMaxDataFileNameBytes = 1023;
 constexpr size_t kBitmapsBytes = 24;
@@ -30,10 +30,10 @@ struct Extension {
   std::span<const std::byte> data;
 };
 
-class Parser {
+class ExtensionParser {
  public:
-  Parser(std::span<const std::byte> first_bytes, const std::string& name,
-         Header& header)
+  ExtensionParser(std::span<const std::byte> first_bytes,
+                  const std::string& name, Header& header)
       : first_bytes_(first_bytes), name_(name), header_(header) {}
 
   absl::Status Parse(size_t at, size_t end) {
@@ -171,7 +171,7 @@ class Parser {
 absl::Status ParseExtensions(std::span<const std::byte> first_bytes,
                              size_t begin, size_t end, const std::string& name,
                              Header& header) {
-  return Parser(first_bytes, name, header).Parse(begin, end);
+  return ExtensionParser(first_bytes, name, header).Parse(begin, end);
 }
 
 }  // namespace snapsync::qcow2

@@ -10,6 +10,7 @@
 #include "common/base/error.h"
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/qcow2/extent_collector.h"
 #include "common/qcow2/sector_reader.h"
 
@@ -115,7 +116,6 @@ ImageFacts FactsOf(const Header& header, size_t files) {
 
 absl::Status CheckRange(const BlockReader& image,
                         const ReadOperation& operation) {
-  constexpr uint64_t kSectorBytes = 512;
   if (operation.offset % kSectorBytes == 0 &&
       operation.data.size() % kSectorBytes == 0 &&
       operation.offset <= image.size() &&

@@ -9,6 +9,7 @@
 #include "common/base/aligned_buffer.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/block/zeroes.h"
 
 namespace snapsync::qcow2 {
@@ -77,9 +78,8 @@ absl::Status ImageWriter::CutOff() {
 }
 
 absl::Status ImageWriter::CheckRange(uint64_t offset, uint64_t length) const {
-  constexpr uint64_t kSector = PartialCluster::kSectorBytes;
-  if (offset % kSector == 0 && length % kSector == 0 && offset <= size_ &&
-      length <= size_ - offset) {
+  if (offset % kSectorBytes == 0 && length % kSectorBytes == 0 &&
+      offset <= size_ && length <= size_ - offset) {
     return absl::OkStatus();
   }
   return Error(Reason::kIo, name_ + ": " + std::to_string(length) +

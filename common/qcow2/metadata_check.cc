@@ -19,7 +19,6 @@ namespace {
 constexpr size_t kOwnershipBytes = 128 * kMiB;
 // Starts of compressed streams that are compared at a time: 64 MiB.
 constexpr size_t kStreamsAtATime = size_t{8} << 20U;
-constexpr uint64_t kSectorBytes = 512;
 constexpr uint64_t kEntryBytes = 8;
 
 // Of an entry in the table of snapshots: the fixed part, and what is in it.

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/base/units.h"
+
 namespace snapsync::qcow2 {
 
 void PartialCluster::Cover(uint64_t offset, std::span<const std::byte> data) {

@@ -13,14 +13,13 @@
 #include <vector>
 
 #include "common/base/aligned_buffer.h"
+#include "common/base/units.h"
 #include "common/qcow2/geometry.h"
 
 namespace snapsync::qcow2 {
 
 class PartialCluster {
  public:
-  static constexpr uint64_t kSectorBytes = 512;
-
   explicit PartialCluster(uint64_t cluster_bytes)
       : data_(cluster_bytes),
         covered_(cluster_bytes / kSectorBytes),

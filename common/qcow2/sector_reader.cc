@@ -11,7 +11,6 @@
 namespace snapsync::qcow2 {
 namespace {
 
-constexpr uint64_t kSectorBytes = 512;
 constexpr size_t kMaxReadBytes = 2 * kMiB;
 
 // Whether `next` goes on where `read` ends, in the file and in memory.

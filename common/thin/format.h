@@ -14,7 +14,6 @@
 namespace snapsync {
 
 inline constexpr size_t kMetadataBlockSize = 4096;
-inline constexpr uint64_t kSectorSize = 512;
 // The most that the kernel's space map can number: 255 index entries of 16320
 // blocks.
 inline constexpr uint64_t kMetadataBlocksMax = 255 * 16320;

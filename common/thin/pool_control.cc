@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/thin/format.h"
 
 namespace snapsync {
@@ -205,7 +206,7 @@ absl::StatusOr<std::optional<ThinTarget>> FindThin(DeviceNumber number) {
       absl::StrSplit(target->parameters, ' ', absl::SkipEmpty());
   ThinTarget thin;
   thin.device = target->device;
-  thin.size = target->sectors * kSectorSize;
+  thin.size = target->sectors * kSectorBytes;
   const std::optional<DeviceNumber> pool =
       words.empty() ? std::nullopt : ParseNumber(words[0]);
   if (!pool || words.size() < 2 || words.size() > 3 ||
@@ -297,7 +298,7 @@ absl::StatusOr<uint64_t> ReadMappedBytes(DeviceNumber number) {
                      ": its status \"", target ? target->parameters : "",
                      "\" is not that of a working thin device"));
   }
-  return sectors * kSectorSize;
+  return sectors * kSectorBytes;
 }
 
 absl::StatusOr<PoolStatus> ReadPoolStatus(const PoolTarget& pool) {

@@ -10,6 +10,7 @@
 #include "common/base/endian.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/thin/format.h"
 
 namespace snapsync {
@@ -65,9 +66,9 @@ absl::StatusOr<Superblock> ParseSuperblock(const std::string& device,
     return damaged("incompatible features", u32(kIncompatibleFlagsAt),
                    "0: this program knows none");
   }
-  if (u32(kMetadataBlockSizeAt) != kMetadataBlockSize / kSectorSize) {
+  if (u32(kMetadataBlockSizeAt) != kMetadataBlockSize / kSectorBytes) {
     return damaged("metadata block size", u32(kMetadataBlockSizeAt),
-                   absl::StrCat(kMetadataBlockSize / kSectorSize));
+                   absl::StrCat(kMetadataBlockSize / kSectorBytes));
   }
   const uint32_t sectors = u32(kDataBlockSizeAt);
   if (sectors == 0 || sectors % kDataBlockSectorsUnit != 0 ||

@@ -6,12 +6,12 @@
 #include <utility>
 
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/block/zeroes.h"
 
 namespace snapsync {
 namespace {
 
-constexpr uint64_t kSector = 512;
 // Unmapped ones cost nothing, but a batch must end some time.
 constexpr size_t kBatchBlocks = 4096;
 
@@ -58,7 +58,7 @@ bool BlockHasher::IsMapped(Extent block) {
 absl::StatusOr<bool> BlockHasher::Fill(Batch& batch) {
   const uint64_t count = HashBlockCount(size_);
   const uint64_t device_end = reader_->size();
-  const uint64_t readable_end = device_end / kSector * kSector;
+  const uint64_t readable_end = device_end / kSectorBytes * kSectorBytes;
   batch.blocks.clear();
   std::vector<ReadOperation> reads;
   uint64_t used = 0;

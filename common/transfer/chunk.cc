@@ -4,12 +4,12 @@
 #include <string>
 
 #include "common/base/error.h"
+#include "common/base/units.h"
 
 namespace snapsync {
 namespace {
 
 // Devices are written in whole sectors.
-constexpr uint64_t kSector = 512;
 
 }  // namespace
 
@@ -44,7 +44,7 @@ absl::Status CheckChunk(const Chunk& chunk, uint64_t size) {
                     " is out of order, empty, or beyond the volume of " +
                     std::to_string(size) + " bytes");
     }
-    if (piece.offset % kSector != 0 || piece.length % kSector != 0) {
+    if (piece.offset % kSectorBytes != 0 || piece.length % kSectorBytes != 0) {
       return refuse("piece at offset " + std::to_string(piece.offset) +
                     " is not made of whole sectors");
     }

@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "common/transfer/block_hashes.h"
 #include "common/wire/limits.h"
 
@@ -14,7 +15,6 @@ namespace snapsync::wire {
 namespace {
 
 constexpr uint64_t kMaxSourceBytes = uint64_t{1} << 62;
-constexpr uint64_t kSectorBytes = 512;
 constexpr size_t kExtentsPerMessage = 4096;
 constexpr size_t kDigestBytes = sizeof(Digest256);
 

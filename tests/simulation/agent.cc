@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/units.h"
 
 namespace snapsync::simulation {
 

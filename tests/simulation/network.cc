@@ -5,6 +5,7 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 
 namespace snapsync::simulation {
 namespace {

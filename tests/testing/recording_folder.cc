@@ -6,13 +6,13 @@
 #include <utility>
 
 #include "common/base/status_macros.h"
+#include "common/base/units.h"
 #include "tests/testing/temporary_folder.h"
 
 namespace snapsync {
 namespace {
 
 using Kind = FolderChange::Kind;
-constexpr uint64_t kSector = 512;
 
 class RecordedFile final : public GrowingFile {
  public:
@@ -201,18 +201,18 @@ Recording::Contents Recording::CrashedFile(size_t file, size_t count,
     const bool durable = i < flushed;
     const auto kept = [&] { return durable || !random.Percent(loss); };
     if (change.kind == Kind::kWrite) {
-      for (uint64_t at = 0; at < change.length; at += kSector) {
+      for (uint64_t at = 0; at < change.length; at += kSectorBytes) {
         if (!kept()) continue;
         image.Put(change.offset + at,
                   std::span(change.data)
-                      .subspan(at, std::min(kSector, change.length - at)));
+                      .subspan(at, std::min(kSectorBytes, change.length - at)));
       }
       image.size = std::max(image.size, change.offset + change.length);
     } else if (change.kind == Kind::kPunch) {
-      for (uint64_t at = 0; at < change.length; at += kSector) {
+      for (uint64_t at = 0; at < change.length; at += kSectorBytes) {
         if (!kept()) continue;
         image.Clear(change.offset + at,
-                    change.offset + std::min(at + kSector, change.length));
+                    change.offset + std::min(at + kSectorBytes, change.length));
       }
     } else if (change.kind == Kind::kResize) {
       if (kept()) image.Clear(change.offset, ~uint64_t{0});

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "common/base/error.h"
+#include "common/base/units.h"
 #include "common/block/zeroes.h"
 
 namespace snapsync {

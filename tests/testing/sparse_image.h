@@ -15,12 +15,11 @@
 #include <string>
 #include <unordered_map>
 
+#include "common/base/units.h"
 #include "common/block/block_device.h"
 #include "common/block/extent.h"
 
 namespace snapsync {
-
-inline constexpr uint64_t kSectorBytes = 512;
 
 // Gives each contents of a sector that occurs a number; 0 is all zeroes.
 class SectorPool {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "agent/replica.h"
+#include "common/base/units.h"
 #include "gtest/gtest.h"
 #include "tests/simulation/store.h"
 #include "tests/simulation/volume.h"

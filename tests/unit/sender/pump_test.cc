@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 
+#include "common/base/units.h"
 #include "gtest/gtest.h"
 #include "tests/testing/memory_device.h"
 #include "tests/testing/random.h"

@@ -4,13 +4,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/units.h"
 #include "gtest/gtest.h"
 #include "tests/testing/random.h"
 
 namespace snapsync {
 namespace {
-
-constexpr uint64_t kSector = 512;
 
 ExtentList List(std::initializer_list<Extent> extents) {
   ExtentList list;
@@ -36,9 +35,9 @@ Lists RandomLists(Random& random) {
   Lists lists;
   uint64_t at = 0;
   for (uint64_t n = random.Below(600); n > 0; --n) {
-    at += random.Below(3) * kSector;
-    uint64_t length = random.Between(1, 8) * kSector;
-    if (random.Percent(2)) length = random.Between(1, 5000) * kSector;
+    at += random.Below(3) * kSectorBytes;
+    uint64_t length = random.Between(1, 8) * kSectorBytes;
+    if (random.Percent(2)) length = random.Between(1, 5000) * kSectorBytes;
     if (random.Percent(50)) {
       lists.changed.Append({at, length});
     } else {
@@ -60,7 +59,7 @@ TEST(Plan, OfNothingIsEmpty) {
 }
 
 TEST(Plan, TheEndIsTheEndHoweverOftenOneAsks) {
-  const Plan plan(kGiB, List({{0, kSector}}), {});
+  const Plan plan(kGiB, List({{0, kSectorBytes}}), {});
   Plan::Cursor cursor(plan);
   EXPECT_FALSE(cursor.Next().empty());
   EXPECT_TRUE(cursor.Next().empty());
@@ -68,11 +67,11 @@ TEST(Plan, TheEndIsTheEndHoweverOftenOneAsks) {
 }
 
 TEST(Plan, DataIsCutAtOneMebibyte) {
-  const Plan plan(kGiB, List({{kSector, 2 * kMiB + kSector}}), {});
+  const Plan plan(kGiB, List({{kSectorBytes, 2 * kMiB + kSectorBytes}}), {});
   const std::vector<std::vector<Piece>> expected = {
-      {{kSector, kMiB, PieceKind::kData}},
-      {{kSector + kMiB, kMiB, PieceKind::kData}},
-      {{kSector + 2 * kMiB, kSector, PieceKind::kData}}};
+      {{kSectorBytes, kMiB, PieceKind::kData}},
+      {{kSectorBytes + kMiB, kMiB, PieceKind::kData}},
+      {{kSectorBytes + 2 * kMiB, kSectorBytes, PieceKind::kData}}};
   EXPECT_EQ(ChunksOf(plan), expected);
   EXPECT_EQ(plan.chunk_count(), 3U);
 }
@@ -87,7 +86,7 @@ TEST(Plan, APieceIsCutWhereTheMebibyteEnds) {
 
 TEST(Plan, ScatteredPiecesAreCutAtTwoHundredAndFiftySix) {
   ExtentList changed;
-  for (uint64_t i = 0; i < 600; ++i) changed.Append({i * 1024, kSector});
+  for (uint64_t i = 0; i < 600; ++i) changed.Append({i * 1024, kSectorBytes});
   const auto chunks = ChunksOf(Plan(kGiB, changed, {}));
   ASSERT_EQ(chunks.size(), 3U);
   EXPECT_EQ(chunks[0].size(), 256U);
@@ -106,13 +105,14 @@ TEST(Plan, WhatIsGoneIsCutAtFourGibibytes) {
 }
 
 TEST(Plan, DataAndGoneAreInOneAscendingOrder) {
-  const Plan plan(kGiB, List({{0, kSector}, {2 * kSector, kSector}}),
-                  List({{kSector, kSector}, {3 * kSector, kSector}}));
+  const Plan plan(
+      kGiB, List({{0, kSectorBytes}, {2 * kSectorBytes, kSectorBytes}}),
+      List({{kSectorBytes, kSectorBytes}, {3 * kSectorBytes, kSectorBytes}}));
   const std::vector<std::vector<Piece>> expected = {
-      {{0, kSector, PieceKind::kData},
-       {kSector, kSector, PieceKind::kGone},
-       {2 * kSector, kSector, PieceKind::kData},
-       {3 * kSector, kSector, PieceKind::kGone}}};
+      {{0, kSectorBytes, PieceKind::kData},
+       {kSectorBytes, kSectorBytes, PieceKind::kGone},
+       {2 * kSectorBytes, kSectorBytes, PieceKind::kData},
+       {3 * kSectorBytes, kSectorBytes, PieceKind::kGone}}};
   EXPECT_EQ(ChunksOf(plan), expected);
 }
 
@@ -167,8 +167,8 @@ TEST(Plan, TheSameListsGiveTheSameChunksAndAnyChunkIsFoundByItsNumber) {
 }
 
 TEST(Plan, DifferentPlansHaveDifferentDigests) {
-  const Extent a{0, kSector};
-  const Extent b{4096, kSector};
+  const Extent a{0, kSectorBytes};
+  const Extent b{4096, kSectorBytes};
   const std::vector<Plan> plans = {
       Plan(kGiB, {}, {}),
       Plan(2 * kGiB, {}, {}),
