@@ -65,7 +65,7 @@ struct SessionRequest {
 };
 
 struct SessionGrant {
-  Id128 session{};         // names this opening; an older one of the plan is void
+  Id128 session{};  // names this opening; an older one of the plan is void
   uint64_t watermark = 0;  // chunks [0, watermark) are durable on the agent
   Digest256 digest{};      // over those chunks
   bool committed = false;  // nothing to do: the plan was committed before
