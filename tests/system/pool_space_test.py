@@ -10,6 +10,7 @@ was, and ends equal.
   SNAPSYNC_CASES=N  how many (12; 200 with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S   case number i has the seed S + i
 """
+import itertools
 import os
 import random
 import subprocess
@@ -62,10 +63,12 @@ class Case:
     def take(self, free):
         """The neighbour takes all blocks but `free`, whoever takes some meanwhile."""
         while True:
-            length = min(16, status(self.pool)[0] - free)
-            if length <= 0:
+            left = status(self.pool)[0] - free
+            if left <= 0:
                 return
-            lab.write_device(self.neighbour, self.taken_blocks * BLOCK, self.rng.randbytes(4096) * (16 * length))
+            length = min(max(16, left // 2), left)
+            lab.write_device(self.neighbour, self.taken_blocks * BLOCK,
+                             self.rng.randbytes(4096) * (16 * length))
             self.taken_blocks += length
 
     @staticmethod
@@ -165,14 +168,18 @@ class Case:
                      for i in range(12)]
         # From nearly nothing to what is enough for us, but not for LVM.
         wanted = self.rng.randrange(27, 100)
-        for snapshot in snapshots:
-            fd = os.open(snapshot, os.O_WRONLY)
-            for at in range(0, 12000, 110):
-                if status(self.pool)[1] <= wanted:
-                    break
-                os.pwrite(fd, b'y' * 4096, at * BLOCK)
+        leaves = ((snapshot, at) for snapshot in snapshots for at in range(0, 12000, 110))
+        while (free := status(self.pool)[1]) > wanted:
+            # One takes up to four blocks.
+            chosen = list(itertools.islice(leaves, max(1, (free - wanted) // 4)))
+            for snapshot, of in itertools.groupby(chosen, key=lambda leaf: leaf[0]):
+                fd = os.open(snapshot, os.O_WRONLY)
+                for _, at in of:
+                    os.pwrite(fd, b'y' * 4096, at * BLOCK)
                 os.fsync(fd)
-            os.close(fd)
+                os.close(fd)
+            if not chosen:
+                break
         result = self.sync().wait()
         self.stopped(result, 'metadata')
         self.expect('the pool takes writes still', status(self.pool)[2] == 'rw')
