@@ -15,8 +15,7 @@ namespace snapsync {
 inline constexpr uint64_t kKiB = 1024;
 inline constexpr uint64_t kMiB = 1024 * kKiB;
 inline constexpr uint64_t kGiB = 1024 * kMiB;
-// Of Linux' block layer and device-mapper, and of QCOW2, whatever the device
-// has.
+// A sector of Linux and of QCOW2, whatever the device's own are.
 inline constexpr uint64_t kSectorBytes = 512;
 
 // "4096", "10M", "1G", "64k", "5B": bytes, suffixes are powers of 1024.

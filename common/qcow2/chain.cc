@@ -12,15 +12,15 @@
 namespace snapsync::qcow2 {
 namespace {
 
-struct OpenedImage {
+struct OpenedFile {
   Header header;
   std::unique_ptr<const Layer> layer;
 };
 
-absl::StatusOr<OpenedImage> OpenQcow2(const NumberedFile& file,
-                                      FileSource& files,
-                                      const ChainOptions& options,
-                                      const std::function<void()>& at_work) {
+absl::StatusOr<OpenedFile> OpenQcow2(const NumberedFile& file,
+                                     FileSource& files,
+                                     const ChainOptions& options,
+                                     const std::function<void()>& at_work) {
   const HostFile& host = *file.file;
   AlignedBuffer start(std::min<uint64_t>(host.size(), kMaxHeaderAreaBytes));
   SNAPSYNC_RETURN_IF_ERROR(host.Read(0, start.span()));
@@ -41,7 +41,7 @@ absl::StatusOr<OpenedImage> OpenQcow2(const NumberedFile& file,
   auto tables = std::make_unique<TableReader>(host, header.cluster_size());
   SNAPSYNC_RETURN_IF_ERROR(
       CheckMetadata(header, host, data_file.file.get(), *tables, at_work));
-  OpenedImage opened;
+  OpenedFile opened;
   opened.layer = std::make_unique<Layer>(header, file, std::move(data_file),
                                          std::move(tables));
   opened.header = std::move(header);
@@ -78,7 +78,7 @@ absl::StatusOr<std::unique_ptr<const Chain>> Chain::Open(
     const std::function<void()>& at_work) {
   SNAPSYNC_ASSIGN_OR_RETURN(NumberedFile file, files.OpenImage());
   std::vector<std::unique_ptr<const Layer>> layers;
-  SNAPSYNC_ASSIGN_OR_RETURN(OpenedImage image,
+  SNAPSYNC_ASSIGN_OR_RETURN(OpenedFile image,
                             OpenQcow2(file, files, options, at_work));
   const Header first = image.header;
   layers.push_back(std::move(image.layer));

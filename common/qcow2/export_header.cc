@@ -11,7 +11,7 @@
 namespace snapsync::qcow2 {
 namespace {
 
-constexpr uint32_t kVersion = 3;
+constexpr uint32_t kExportVersion = 3;
 constexpr uint32_t kRefcountOrder = 4;  // 16 bits
 constexpr size_t kIdentityAt = kHeaderBytes + kExtensionHeadBytes;
 constexpr char kBackingFormat[] = "qcow2";
@@ -87,7 +87,7 @@ std::vector<std::byte> EncodeHeader(const ExportHeader& header) {
   std::vector<std::byte> area(kHeaderAreaBytes);
   std::byte* to = area.data();
   StoreBig(to + kMagicAt, kMagic);
-  StoreBig(to + kVersionAt, kVersion);
+  StoreBig(to + kVersionAt, kExportVersion);
   StoreBig(to + kClusterBitsAt, header.geometry.cluster_bits);
   StoreBig(to + kSizeAt, header.size);
   StoreBig(to + kL1SizeAt, header.l1_entries);

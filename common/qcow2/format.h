@@ -45,6 +45,8 @@ inline constexpr size_t kHeaderLengthAt = 100;
 inline constexpr size_t kCompressionTypeAt = 104;
 inline constexpr size_t kHeaderBytes = 112;  // of what we write
 
+inline constexpr uint64_t kL1EntryBytes = 8;
+
 inline constexpr uint64_t kIncompatibleDirty = uint64_t{1} << 0U;
 inline constexpr uint64_t kIncompatibleCorrupt = uint64_t{1} << 1U;
 inline constexpr uint64_t kIncompatibleDataFile = uint64_t{1} << 2U;
@@ -69,8 +71,7 @@ inline constexpr uint8_t kCompressionDeflate = 0;
 inline constexpr uint8_t kCompressionZstd = 1;
 
 // Header extensions: u32 type, u32 length, data, padding to 8 bytes.
-inline constexpr size_t kExtensionHeadBytes =
-    8;  // type, length of what follows
+inline constexpr size_t kExtensionHeadBytes = 8;
 inline constexpr uint32_t kExtensionEnd = 0;
 inline constexpr uint32_t kExtensionBackingFormat = 0xe2792aca;
 inline constexpr uint32_t kExtensionFeatureNames = 0x6803f857;

@@ -7,6 +7,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
+#include "common/qcow2/format.h"
 #include "common/qcow2/header_extensions.h"
 
 namespace snapsync::qcow2 {
@@ -21,7 +22,6 @@ constexpr uint64_t kMaxSize = INT64_MAX;
 constexpr uint32_t kMinVersion3HeaderBytes = 104;
 constexpr uint32_t kMaxRefcountOrder = 6;
 constexpr uint32_t kMinExtendedL2ClusterBits = 14;
-constexpr uint64_t kL1EntryBytes = 8;
 constexpr uint64_t kMinSnapshotBytes = 40;
 
 constexpr uint64_t kKnownIncompatible =

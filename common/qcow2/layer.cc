@@ -9,11 +9,11 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
+#include "common/qcow2/format.h"
 
 namespace snapsync::qcow2 {
 namespace {
 
-constexpr uint64_t kL1EntryBytes = 8;
 // Entries without L2 table that are looked at for one run: a bound on what a
 // call costs when a layer below is asked for each piece of a long run.
 constexpr uint64_t kEmptyEntriesAtATime = 1024;

@@ -19,7 +19,7 @@ namespace {
 
 constexpr uint32_t kHeadMagic = 0x4A514E53;   // "SNQJ"
 constexpr uint32_t kBlockMagic = 0x52514E53;  // "SNQR"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kJournalVersion = 1;
 constexpr size_t kHeadChecked = 72;
 constexpr size_t kChecksumBytes = 4;
 static_assert(StageJournal::kHeadBytes == kHeadChecked + kChecksumBytes);
@@ -43,7 +43,7 @@ HeadBytes EncodeHead(const StageHead& head) {
   HeadBytes bytes{};
   std::byte* to = bytes.data();
   StoreLittle(to, kHeadMagic);
-  StoreLittle(to + 4, kVersion);
+  StoreLittle(to + 4, kJournalVersion);
   StoreId(to + 8, head.stage);
   StoreId(to + 24, head.base);
   StoreLittle(to + 40, head.size);

@@ -127,7 +127,7 @@ def checksum(data):
 
 
 def committed(disk, area):
-    """(first byte in the area, length) of the text that LVM's metadata begin with."""
+    """Where the header says that LVM's text is: (first byte in the area, length)."""
     expected, = struct.unpack_from('<I', disk, area)
     if expected != checksum(disk[area + 4:area + SECTOR]):
         raise Unreadable('header of LVM\'s metadata')
@@ -135,7 +135,7 @@ def committed(disk, area):
 
 
 def committed_text(disk, area, size):
-    """None: it is not whole."""
+    """None: it is not whole on the disk."""
     at, length = committed(disk, area)
     expected, = struct.unpack_from('<I', disk, area + 56)
     text = disk[area + at:area + min(at + length, size)]

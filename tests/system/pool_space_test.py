@@ -66,7 +66,7 @@ class Case:
             left = status(self.pool)[0] - free
             if left <= 0:
                 return
-            length = min(max(16, left // 2), left)
+            length = min(max(16, left // 2), left)  # half: others may take some, too
             lab.write_device(self.neighbour, self.taken_blocks * BLOCK,
                              self.rng.randbytes(4096) * (16 * length))
             self.taken_blocks += length
@@ -172,14 +172,14 @@ class Case:
         while (free := status(self.pool)[1]) > wanted:
             # One takes up to four blocks.
             chosen = list(itertools.islice(leaves, max(1, (free - wanted) // 4)))
+            if not chosen:
+                raise RuntimeError('%s: %d blocks are free still' % (self.pool, free))
             for snapshot, of in itertools.groupby(chosen, key=lambda leaf: leaf[0]):
                 fd = os.open(snapshot, os.O_WRONLY)
                 for _, at in of:
                     os.pwrite(fd, b'y' * 4096, at * BLOCK)
                 os.fsync(fd)
                 os.close(fd)
-            if not chosen:
-                break
         result = self.sync().wait()
         self.stopped(result, 'metadata')
         self.expect('the pool takes writes still', status(self.pool)[2] == 'rw')

@@ -25,6 +25,12 @@ TEST(Id128, TheTextComesBack) {
   EXPECT_TRUE(Id128::Parse(Id128{}.ToString())->none());
 }
 
+TEST(Id128, TheShortTextIsItsBeginning) {
+  const Id128 id = Id128::Random();
+  EXPECT_EQ(id.Short(), id.ToString().substr(0, 8));
+  EXPECT_EQ(Id128{}.Short(), "none");
+}
+
 TEST(Id128, AnythingButThirtyTwoDigitsIsRefused) {
   EXPECT_FALSE(Id128::Parse("").has_value());
   EXPECT_FALSE(Id128::Parse(std::string(31, '0')).has_value());
