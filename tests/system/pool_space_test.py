@@ -165,7 +165,7 @@ class Case:
         os.close(fd)
         # All at once: LVM makes none where three quarters are taken.
         snapshots = [lab.make_snapshot('nas2', 'n' + self.pool, 's%s.%d' % (self.pool, i), 'rw')
-                     for i in range(12)]
+                     for i in range(16)]
         # From nearly nothing to what is enough for us, but not for LVM.
         wanted = self.rng.randrange(27, 100)
         leaves = ((snapshot, at) for snapshot in snapshots for at in range(0, 12000, 110))
