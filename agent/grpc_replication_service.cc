@@ -68,6 +68,9 @@ absl::StatusOr<SegmentAck> GrpcReplicationService::Receive(
                                  [&context] { context.TryCancel(); });
   v1::PushRequest message;
   if (!reader.Read(&message)) {
+    if (context.IsCancelled()) {
+      return Error(Reason::kConnection, "the sender is gone");
+    }
     return Error(Reason::kOther, "a segment without a chunk");
   }
   SNAPSYNC_ASSIGN_OR_RETURN(const Caller caller,
