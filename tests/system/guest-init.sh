@@ -64,6 +64,7 @@ activation { reserved_memory=0 reserved_stack=0 udev_sync=0 udev_rules=0 verify_
 backup { backup=1 archive=0 backup_dir="/run/uml/lvmbackup" }' > /etc/lvm/lvm.conf
 [ -z "$LIBSYSTEMD" ] ||
   cp --remove-destination "$uml_run_dir/libsystemd.so.0" "$LIBSYSTEMD" || exit 1
+echo "$uml_run_dir/uml_prefault.so.0" > /etc/ld.so.preload
 export DM_DISABLE_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1
 export HOME=/root USER=root LOGNAME=root TMPDIR=/tmp UML_RUN=1
 unset TERM uml_run_dir mem umid uml_dir
