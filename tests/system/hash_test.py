@@ -8,7 +8,6 @@ somebody's copy on it cost what differs; an interrupted comparison is gone on wi
 import os
 import random
 import signal
-import time
 
 import lab
 from lab import BLOCK, MIB, expect, run
@@ -122,21 +121,14 @@ def interrupted(rng):
         return lab.Sync(src, 'thick', 'other', '--yes', *arguments)
     for number in range(4):
         lab.write_device(src, number * 16 * MIB, rng.randbytes(4 * MIB))
-    opened = agent_log().count('goes on at chunk')
+    before = lab.watermarks()
     sync = start('--speed-limit', '4M')
-    while sync.running() and agent_log().count('goes on at chunk') == opened:
-        time.sleep(0.05)
-    time.sleep(2.5)
+    lab.wait_for_watermark(before, sync.process)
     sync.kill(signal.SIGKILL)
     result = start().wait()
     check('a comparison that was interrupted', result, src, target, method='hash')
     expect('a comparison that was interrupted: goes on',
            result['resumed_from_bytes'] > 0, result)
-
-
-def agent_log():
-    with open(lab.LAB + '/agent.log', errors='replace') as f:
-        return f.read()
 
 
 def large(rng):

@@ -5,8 +5,10 @@ For the system tests, inside a uml-run guest with two disks and
 --scratch /var/lib/snapsync-lab:SIZE; or on the host, with files as volumes and
 SNAPSYNC_LAB set to a folder before this is imported. Sizes are in bytes.
 """
+import contextlib
 import ctypes
 import fcntl
+import glob
 import hashlib
 import json
 import mmap
@@ -281,6 +283,21 @@ class Agent:
         self.process.kill()
         self.process.wait()
         self.process = None
+
+
+def watermarks():
+    """The records in the journals of the agent in LAB: how far a session is durable."""
+    records = set()
+    for path in glob.glob(LAB + '/agent/targets/*.journal'):
+        with contextlib.suppress(FileNotFoundError), open(path, 'rb') as f:
+            records.update(iter(lambda: f.read(4096), b''))
+    return {record for record in records if record.startswith(b'SNPJ')}
+
+
+def wait_for_watermark(before, process):
+    """Until there is one that is not among `before`, or the sender has ended."""
+    while process.poll() is None and watermarks() <= before:
+        time.sleep(0.05)
 
 
 def peak_memory(pid):

@@ -206,9 +206,10 @@ def by_agent(rng, agent):
                    '--uuid', 'far', '--tls-ca', lab.PKI + '/ca.crt', '--tls-cert',
                    lab.PKI + '/nas1.crt', '--tls-key', lab.PKI + '/nas1.key',
                    '--state-directory', STATE, '--json', '--speed-limit', '512K']
+        before = lab.watermarks()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
-        time.sleep(14)
+        lab.wait_for_watermark(before, process)
         expect('%s: under way' % victim, process.poll() is None)
         if victim == 'agent':
             agent.kill()

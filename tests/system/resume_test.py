@@ -5,8 +5,6 @@
 The same command again goes on where the agent was and ends with the right bytes;
 in between the replica holds the old generation or the new one, never a mixture.
 """
-import contextlib
-import glob
 import itertools
 import os
 import random
@@ -86,15 +84,6 @@ def contents_when_there(target, kind, old):
     return []
 
 
-def journalled(agent):
-    """Whether a journal has a record; each is of a watermark behind the start."""
-    for path in glob.glob(agent.directory + '/targets/*.journal'):
-        with contextlib.suppress(FileNotFoundError), open(path, 'rb') as f:
-            if b'SNPJ' in f.read():
-                return True
-    return False
-
-
 def cut_and_resume(rng, agent, kind, how, counts):
     target = TARGETS[kind]
     old = lab.contents(target) if os.path.exists(target) else []
@@ -107,8 +96,8 @@ def cut_and_resume(rng, agent, kind, how, counts):
     while sync.running() and len(openings(agent)) == opened:
         time.sleep(0.05)
     # The first is cut when some of it is durable for certain.
-    while not counts['cuts'] and sync.running() and not journalled(agent):
-        time.sleep(0.05)
+    if not counts['cuts']:
+        lab.wait_for_watermark(set(), sync.process)
     time.sleep(moment)
     finished = not sync.running()
     how(agent, sync)

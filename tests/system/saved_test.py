@@ -11,7 +11,6 @@ import re
 import random
 import shutil
 import signal
-import time
 
 import lab
 from lab import BLOCK, MIB, expect, run
@@ -272,8 +271,9 @@ def interrupted(rng):
     case.first()
     case.lose_base()
     case.write(*range(50, 250))
+    before = lab.watermarks()
     sync = lab.Sync(case.src, 'cut', 'cut', '--save-mappings', '--speed-limit', '512K')
-    time.sleep(15)  # the first watermark comes after five
+    lab.wait_for_watermark(before, sync.process)
     expect('cut: under way', sync.running())
     sync.kill(signal.SIGKILL)
     result = case.sync()
