@@ -59,14 +59,14 @@ devices { dir="/dev" scan=["/dev"] obtain_device_list_from_udev=0
   issue_discards=0 types=["ubd",16] hints="none" scan_lvs=0 }
 global { use_lvmpolld=0 use_lvmlockd=0 event_activation=0 notify_dbus=0
   thin_check_options=["-q"] }
-activation { reserved_memory=0 reserved_stack=0 udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0
+activation { reserved_memory=0 reserved_stack=0 mlock_filter=["/","["] udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0
   checks=0 thin_pool_autoextend_threshold=100 }
 backup { backup=1 archive=0 backup_dir="/run/uml/lvmbackup" }' > /etc/lvm/lvm.conf
 [ -z "$LIBSYSTEMD" ] ||
   cp --remove-destination "$uml_run_dir/libsystemd.so.0" "$LIBSYSTEMD" || exit 1
 echo "$uml_run_dir/uml_prefault.so.0" > /etc/ld.so.preload
 export DM_DISABLE_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1
-export HOME=/root USER=root LOGNAME=root TMPDIR=/tmp UML_RUN=1
+export LC_ALL=C HOME=/root USER=root LOGNAME=root TMPDIR=/tmp UML_RUN=1
 unset TERM uml_run_dir mem umid uml_dir
 modprobe dm-thin-pool
 ready=$?
