@@ -8,14 +8,14 @@
 //   does.
 // - LVM starts by zeroing 3 MB that are zero (its table of commands), page by
 //   page, of which it uses a part. This memset(), found before that of the C
-//   library, has them mapped anew, all at once (why so: uml_prefault.c).
+//   library, has them mapped anew, all at once (uml_pages.h).
 //
 // The versions of the symbols are in uml_libsystemd.map. uml-run tries on the
 // host whether LVM starts with it; a later LVM may need more of libsystemd.
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
+
+#include "uml_pages.h"
 
 static const uintptr_t PAGE = ~(uintptr_t)4095;
 
@@ -36,26 +36,14 @@ static void fill(uintptr_t at, int byte, size_t size) {
   __asm__ volatile("rep stosb" : "+D"(at), "+c"(size) : "a"(byte) : "memory");
 }
 
-static long call(long number, uintptr_t at, size_t size, long how) {
-  long result;
-  __asm__ volatile("syscall"
-                   : "=a"(result)
-                   : "0"(number), "D"(at), "S"(size), "d"(how)
-                   : "rcx", "r11", "memory");
-  return result;
-}
-
 void* memset(void* memory, int byte, size_t size) {
   const uintptr_t at = (uintptr_t)memory, end = at + size;
   const uintptr_t first = (at + ~PAGE) & PAGE, last = end & PAGE;
   // LVM's memory of a megabyte and more is all private and anonymous, where it
   // zeroes.
   if (byte == 0 && size >= 1 << 20 &&
-      call(SYS_madvise, first, last - first, MADV_DONTNEED) == 0) {
-    const long rights = PROT_READ | PROT_WRITE;
-    call(SYS_madvise, first, last - first, MADV_POPULATE_WRITE);
-    call(SYS_mprotect, first, last - first, rights | PROT_EXEC);
-    call(SYS_mprotect, first, last - first, rights);
+      uml_call(SYS_madvise, first, last - first, MADV_DONTNEED) == 0) {
+    uml_map(first, last, PROT_READ | PROT_WRITE);
     fill(at, 0, first - at);
     fill(last, 0, end - last);
   } else {

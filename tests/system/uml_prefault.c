@@ -6,37 +6,15 @@
 // relocates them; those that are written get their own copy, as they would when
 // relocated.
 //
-// Where a page is mapped by the guest's kernel without a fault, UML learns of
-// it when protections change: so each right is changed and changed back.
-//
 // The loader calls what chooses an indirect function while it relocates the
 // library that has it, and it begins with the library that was found last,
 // level by level. So uml-run has this one needed by one that is needed by one
 // that is preloaded. Nothing here may need a relocation that was not done: no
 // library, and no memory of its own but on the stack.
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 
-static long call(long number, uintptr_t first, uintptr_t second, long third) {
-  long result;
-  __asm__ volatile("syscall"
-                   : "=a"(result)
-                   : "0"(number), "D"(first), "S"(second), "d"(third)
-                   : "rcx", "r11", "memory");
-  return result;
-}
-
-static void map(uintptr_t begin, uintptr_t end, long rights) {
-  const bool written = rights & PROT_WRITE;
-  call(SYS_madvise, begin, end - begin,
-       written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
-  call(SYS_mprotect, begin, end - begin,
-       rights | (written ? PROT_EXEC : PROT_WRITE));
-  call(SYS_mprotect, begin, end - begin, rights);
-}
+#include "uml_pages.h"
 
 static const char* hexadecimal(const char* at, uintptr_t* number) {
   for (*number = 0;; ++at) {
@@ -59,20 +37,20 @@ static void map_if_of_a_file(const char* line) {
                       (line[1] == 'w' ? PROT_WRITE : 0) |
                       (line[2] == 'x' ? PROT_EXEC : 0);
   for (int spaces = 0; spaces < 3; ++line) spaces += *line == ' ';
-  if (*line != '0' && (rights & PROT_READ)) map(begin, end, rights);
+  if (*line != '0' && (rights & PROT_READ)) uml_map(begin, end, rights);
 }
 
 static void map_all(void) {
-  const long file =
-      call(SYS_open, (uintptr_t) "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+  const long file = uml_call(SYS_open, (uintptr_t) "/proc/self/maps",
+                             O_RDONLY | O_CLOEXEC, 0);
   char text[1 << 16];
   long size = 0, got = 1;
   while (got > 0) {
-    got = call(SYS_read, (uintptr_t)file, (uintptr_t)text + (uintptr_t)size,
-               (long)sizeof(text) - size);
+    got = uml_call(SYS_read, (uintptr_t)file, (uintptr_t)text + (uintptr_t)size,
+                   (long)sizeof(text) - size);
     if (got > 0) size += got;
   }
-  call(SYS_close, (uintptr_t)file, 0, 0);
+  uml_call(SYS_close, (uintptr_t)file, 0, 0);
   for (long line = 0, at = 0; at < size; ++at) {
     if (text[at] != '\n') continue;
     map_if_of_a_file(text + line);
