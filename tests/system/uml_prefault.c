@@ -60,7 +60,7 @@ static void map_all(void) {
 
 static void nothing(void) {}
 
-static void (*choose(void))(void) {
+__attribute__((used)) static void (*choose(void))(void) {
   map_all();
   return nothing;
 }
