@@ -190,8 +190,8 @@ class MetadataSnapshot::Note {
 
   // Whether the note of a dead process speaks of the metadata snapshot `held`.
   bool Describes(const Superblock& held) const {
-    char text[256] = {};
-    if (::pread(fd_.get(), text, sizeof text - 1, 0) <= 0) return false;
+    char text[kBytes + 1] = {};
+    if (::pread(fd_.get(), text, kBytes, 0) <= 0) return false;
     std::istringstream words(text);
     std::string title;
     std::string block;
@@ -209,18 +209,21 @@ class MetadataSnapshot::Note {
     return Put(absl::StrCat(std::string(kTitle), " ",
                             held_root == 0 ? "-" : absl::StrCat(held_root), " ",
                             superblock.time, " ", superblock.transaction_id,
-                            " process ", ::getpid(), "\n"));
+                            " process ", ::getpid(), " "));
   }
 
   absl::Status Clear() { return Put(""); }
 
  private:
   static constexpr std::string_view kTitle = "snapsync-metadata-snapshot";
+  static constexpr size_t kBytes = 128;  // filled up with spaces
 
-  // Far less than a sector: written whole or not at all.
-  absl::Status Put(const std::string& text) {
-    if (::ftruncate(fd_.get(), 0) != 0 ||
-        ::pwrite(fd_.get(), text.data(), text.size(), 0) !=
+  // Over what is there, in one write of far less than a sector: whoever dies
+  // leaves the old note or the new one.
+  absl::Status Put(std::string text) {
+    text.resize(kBytes - 1, ' ');
+    text += '\n';
+    if (::pwrite(fd_.get(), text.data(), text.size(), 0) !=
             static_cast<ssize_t>(text.size()) ||
         ::fsync(fd_.get()) != 0) {
       return PosixError(errno, absl::StrCat(path_,

@@ -116,9 +116,11 @@ class Volumes(place.Place):
         for path in glob.glob(LAB + '/agent/**', recursive=True) + glob.glob(
                 LAB + '/sender/**', recursive=True):
             name = os.path.basename(path)
-            if os.path.isfile(path) and name not in STATE and not (
-                    name.startswith('metadata-snapshot-') and not os.path.getsize(path)):
-                found.append(path)
+            if not os.path.isfile(path) or name in STATE:
+                continue
+            with open(path, 'rb') as f:
+                if not name.startswith('metadata-snapshot-') or f.read().strip():
+                    found.append(path)
         return found + place.pending()
 
     @staticmethod
