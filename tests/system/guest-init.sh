@@ -50,7 +50,8 @@ exec 3>/dev/ttyS0 4>/dev/ttyS1 5>/dev/ttyS2 8<>/dev/ttyS3
 for fd in 3 4 5; do stty raw -echo <&$fd; done
 
 # There is no udev: LVM looks through /dev itself and makes its nodes itself. In
-# its usual place, since programs may run LVM's with a clean environment.
+# its usual place, since programs may run LVM's with a clean environment. Nothing
+# is locked in memory (mlock_filter): there is no swap.
 mkdir -p /etc/lvm
 echo 'config { checks=0 }
 devices { dir="/dev" scan=["/dev"] obtain_device_list_from_udev=0

@@ -19,8 +19,9 @@ static inline long uml_call(long number, uintptr_t first, uintptr_t second,
   return result;
 }
 
-// From `begin` to `end`, bounds of pages with these rights. Those that can be
-// written get memory of their own.
+// Maps what is from `begin` to `end`, bounds of pages that have these `rights`
+// (PROT_*). Those that can be written get memory of their own. Errors are left
+// to the page faults that come then.
 //
 // Where a page is mapped by the guest's kernel without a fault, UML learns of
 // it when protections change: so a right is changed, and changed back.
