@@ -44,7 +44,17 @@ perl -e '
   symlink "fd/$_->[0]", "/dev/$_->[1]"
       for [0, "stdin"], [1, "stdout"], [2, "stderr"];
   symlink "/proc/mounts", "/etc/mtab";
-  my $name = "uml"; syscall(170, $name, 3);'
+  my $name = "uml"; syscall(170, $name, 3);
+  my $lvm = "$ENV{uml_run_dir}/uml_lvm";
+  for my $command (-e $lvm ? qw(lvs vgs pvs lvcreate lvchange lvremove lvconvert
+                                lvrename lvextend vgchange) : ()) {
+    unlink "/usr/sbin/$command";
+    symlink $lvm, "/usr/sbin/$command";
+  }'
+if [ -e "$uml_run_dir/uml_lvm_server" ]; then
+  "$uml_run_dir/uml_lvm_server" 0 &
+  "$uml_run_dir/uml_lvm_server" 1 &
+fi
 ip link set lo up
 exec 3>/dev/ttyS0 4>/dev/ttyS1 5>/dev/ttyS2 8<>/dev/ttyS3
 for fd in 3 4 5; do stty raw -echo <&$fd; done

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-# system-test: guest --mem 512M --timeout 900 --disk :2G --disk :2G --disk :512M --scratch /var/lib/snapsync-lab:1G
+# system-test: guest --plain-lvm --mem 512M --timeout 900 --disk :2G --disk :2G --disk :512M --scratch /var/lib/snapsync-lab:1G
 """Syncs to targets of the same host, and the old tool's command lines word for
 word, on real LVM thin pools; the bytes compared after each.
 """

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// LVM's commands in a guest of uml-run, where to start LVM takes several times
+// as long as what a command does then: `uml_lvm_server` stays, with LVM's own
+// library in it, as dmeventd has it; `uml_lvm`, under the name of a command,
+// hands it over. lvchange and vgchange have a server of their own: after a
+// deactivation LVM shows hidden volumes to all commands of that process.
+//
+// A request is the command as one line of text, each word in quotes ('), and
+// three descriptors: stdout, stderr and the locked file, which holds the lock
+// as long as the server has it, also when the client was killed. The answer is
+// LVM's exit status, an int.
+#ifndef SNAPSYNC_TESTS_SYSTEM_UML_LVM_H_
+#define SNAPSYNC_TESTS_SYSTEM_UML_LVM_H_
+
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+static const struct uml_lvm_server {
+  struct sockaddr_un socket;
+  const char* lock;
+} uml_lvm_servers[] = {{{AF_UNIX, "/run/uml/lvm"}, "/run/uml/lvm.lock"},
+                       {{AF_UNIX, "/run/uml/change"}, "/run/uml/change.lock"}};
+
+enum { kOut, kError, kLock, kDescriptors };
+enum { kLineBytes = 16384 };
+
+struct request {
+  struct iovec line;
+  struct msghdr message;
+  union {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(kDescriptors * sizeof(int))];
+  } control;
+};
+
+static inline void uml_lvm_prepare(struct request* request, char* line,
+                                   size_t size) {
+  memset(request, 0, sizeof(*request));
+  request->line.iov_base = line;
+  request->line.iov_len = size;
+  request->message.msg_iov = &request->line;
+  request->message.msg_iovlen = 1;
+  request->message.msg_control = request->control.bytes;
+  request->message.msg_controllen = sizeof(request->control.bytes);
+}
+
+#endif  // SNAPSYNC_TESTS_SYSTEM_UML_LVM_H_
