@@ -178,7 +178,7 @@ def kill_at_each_step_of_its_start(place, bad, old, new):
         counter.begin(step)
         with contextlib.suppress(RuntimeError):  # it was killed before it listens
             agent.start()
-        wait_until_idle(place, counter)
+        agent.wait_until_idle()
         if not counter.fired:
             break
         agent.process.wait(timeout=30)
@@ -187,15 +187,6 @@ def kill_at_each_step_of_its_start(place, bad, old, new):
     bad.unless(agent.process.poll() is None, 'the agent does not start', agent.log()[-2000:])
     agent.counter = place.counters['agent']
     agent.start_again()
-
-
-def wait_until_idle(place, counter):
-    """Until the agent has taken no step for a while, or has ended."""
-    last, since = None, time.monotonic()
-    while place.agent.process.poll() is None and time.monotonic() < since + place.QUIET:
-        if counter.count != last:
-            last, since = counter.count, time.monotonic()
-        time.sleep(0.05)
 
 
 def run_case(place, case):

@@ -285,6 +285,14 @@ class Agent:
         self.process = None
 
 
+def has_child(pid):
+    for path in glob.glob('/proc/[0-9]*/stat'):
+        with contextlib.suppress(OSError), open(path) as f:
+            if int(f.read().rpartition(')')[2].split()[1]) == pid:
+                return True
+    return False
+
+
 def watermarks():
     """The records in the journals of the agent in LAB: how far a session is durable."""
     records = set()

@@ -12,8 +12,8 @@ HIDDEN = 'hidden'  # the target, while there is nobody to end a commit
 
 
 class Place:
-    """Where syncs go from and to. What a place has to have, besides QUIET, if its agent
-    may take longer from one step to the next, and COMMAND and MAKES, if it is not a sync:
+    """Where syncs go from and to. What a place has to have, besides COMMAND and MAKES, if it
+    is not a sync:
 
     agent (a steps.Agent), target, volume, uuid, src (what is to be sent next)
     prepare(scenario)  a new state in src that is not on the target yet; `number`, the
@@ -22,7 +22,6 @@ class Place:
     leftovers()        what is there and should not be, once nothing is under way
     """
 
-    QUIET = 0.5  # seconds
     COMMAND = 'sync'
     MAKES = 1  # generations
 

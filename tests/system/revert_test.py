@@ -229,11 +229,11 @@ def fail_back(rng, nas1, nas2):
     result = end(start(dry_run[0], *dry_run[1].split()))
     expect('runbook: ' + dry_run[1], result.code == lab.DONE, result)
     # nas2 is killed in the middle of bringing nas1 back.
-    process = start(revert_line[0], *revert_line[1].split(), '--speed-limit', '512K', '--json')
-    begin = time.time()
-    while 'goes on at chunk' not in nas1.log() and time.time() < begin + 60:
+    logged, begin = len(nas1.log()), time.time()
+    process = start(revert_line[0], *revert_line[1].split(), '--speed-limit', '256K', '--json')
+    while 'goes on at chunk' not in nas1.log(logged) and time.time() < begin + 60:
         time.sleep(0.1)
-    time.sleep(1)
+    time.sleep(0.5)
     nas2.kill()
     expect('cut: nas1 is what it was', lab.contents(SRC) == stale)
     time.sleep(1)

@@ -7,12 +7,14 @@ import errno
 import mmap
 import os
 import struct
+import time
 
 import lab
 
 SOURCE = lab.ROOT + '/tests/system/steps.c'
 LIBRARY = lab.LAB + '/steps.so'
 KILL, SHORT, FALSE = -1, -2, -3
+QUIET = 0.5  # seconds
 FOR_GOOD = 'EIO for good'  # again at each later step of the same name
 ACTIONS = {'EIO': errno.EIO, 'ENOSPC': errno.ENOSPC, 'short': SHORT, 'kill': KILL,
            FOR_GOOD: errno.EIO,
@@ -104,6 +106,15 @@ class Agent(lab.Agent):
         if self.process.poll() is None:
             self.stop()
         return self.start()
+
+    def wait_until_idle(self):
+        """Until it has taken no step and run no program for a while, or has ended."""
+        last, since = None, time.monotonic()
+        while self.process.poll() is None and time.monotonic() < since + QUIET:
+            now = self.counter.count
+            if now != last or lab.has_child(self.process.pid):
+                last, since = now, time.monotonic()
+            time.sleep(0.05)
 
 
 def start_sync(counter, *arguments, **options):

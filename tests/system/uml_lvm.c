@@ -25,11 +25,15 @@ static size_t join(char* const* argv, char* line) {
   return size + 1;
 }
 
+static int deactivates(char* const* argv) {
+  while (*argv != NULL && strcmp(*argv, "-an") != 0) ++argv;
+  return *argv != NULL;
+}
+
 // The exit status, or -1: nothing was handed over.
 static int hand_over(char* const* argv) {
   char line[kLineBytes];
-  const struct uml_lvm_server* chosen =
-      &uml_lvm_servers[strstr(argv[0], "change") != NULL];
+  const struct uml_lvm_server* chosen = &uml_lvm_servers[deactivates(argv)];
   const size_t size = getenv("LVM_SYSTEM_DIR") == NULL ? join(argv, line) : 0;
   const int lock = open(chosen->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (size == 0 || flock(lock, LOCK_EX | LOCK_NB) != 0) return -1;

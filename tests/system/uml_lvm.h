@@ -3,8 +3,8 @@
 // LVM's commands in a guest of uml-run, where to start LVM takes several times
 // as long as what a command does then: `uml_lvm_server` stays, with LVM's own
 // library in it, as dmeventd has it; `uml_lvm`, under the name of a command,
-// hands it over. lvchange and vgchange have a server of their own: after a
-// deactivation LVM shows hidden volumes to all commands of that process.
+// hands it over. Deactivations (-an) have a server of their own: after one LVM
+// treats hidden volumes as others in all that it does in that process.
 //
 // A request is the command as one line of text, each word in quotes ('), and
 // three descriptors: stdout, stderr and the locked file, which holds the lock
@@ -21,8 +21,9 @@
 static const struct uml_lvm_server {
   struct sockaddr_un socket;
   const char* lock;
-} uml_lvm_servers[] = {{{AF_UNIX, "/run/uml/lvm"}, "/run/uml/lvm.lock"},
-                       {{AF_UNIX, "/run/uml/change"}, "/run/uml/change.lock"}};
+} uml_lvm_servers[] = {
+    {{AF_UNIX, "/run/uml/lvm"}, "/run/uml/lvm.lock"},
+    {{AF_UNIX, "/run/uml/deactivate"}, "/run/uml/deactivate.lock"}};
 
 enum { kOut, kError, kLock, kDescriptors };
 enum { kLineBytes = 16384 };

@@ -19,7 +19,6 @@ KEPT = 3  # generations
 
 
 class Volumes(place.Place):
-    QUIET = 3  # a command of LVM
     DISPENSABLE = {
         'ftruncate lock*': 'the number in a lock is for people',
         'pwrite lock*': 'the number in a lock is for people',
@@ -84,18 +83,11 @@ class Volumes(place.Place):
     def seen(self):
         """HIDDEN: a commit has taken it away, and there is no agent to go on."""
         if self.agent.process.poll() is None:
-            self.wait_for_agent()
+            self.agent.wait_until_idle()  # LVM can't take away what we read
         try:
             return self.old()
         except FileNotFoundError:
             return place.HIDDEN
-
-    def wait_for_agent(self):
-        """Until it does nothing any more: LVM can't take a volume away that we read."""
-        last = None
-        while last != self.counters['agent'].count:
-            last = self.counters['agent'].count
-            time.sleep(2)
 
     def old(self):
         return lab.contents(self.target)
