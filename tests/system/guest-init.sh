@@ -56,6 +56,8 @@ if [ -e "$uml_run_dir/uml_lvm_server" ]; then
   "$uml_run_dir/uml_lvm_server" 1 &
 fi
 ip link set lo up
+# Nobody is told of devices; else the kernel starts a program for each change.
+echo > /sys/kernel/uevent_helper
 exec 3>/dev/ttyS0 4>/dev/ttyS1 5>/dev/ttyS2 8<>/dev/ttyS3
 for fd in 3 4 5; do stty raw -echo <&$fd; done
 

@@ -14,7 +14,6 @@
 #define SNAPSYNC_TESTS_SYSTEM_UML_LVM_H_
 
 #include <stddef.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -26,7 +25,7 @@ static const struct uml_lvm_server {
     {{AF_UNIX, "/run/uml/deactivate"}, "/run/uml/deactivate.lock"}};
 
 enum { kOut, kError, kLock, kDescriptors };
-enum { kLineBytes = 16384 };
+enum { kLineBytes = 4096 };
 
 struct request {
   struct iovec line;
@@ -39,13 +38,15 @@ struct request {
 
 static inline void uml_lvm_prepare(struct request* request, char* line,
                                    size_t size) {
-  memset(request, 0, sizeof(*request));
   request->line.iov_base = line;
   request->line.iov_len = size;
+  request->message.msg_name = 0;
+  request->message.msg_namelen = 0;
   request->message.msg_iov = &request->line;
   request->message.msg_iovlen = 1;
   request->message.msg_control = request->control.bytes;
   request->message.msg_controllen = sizeof(request->control.bytes);
+  request->message.msg_flags = 0;
 }
 
 #endif  // SNAPSYNC_TESTS_SYSTEM_UML_LVM_H_
