@@ -6,8 +6,8 @@ among them LVM's commands: which can't be started, fail, or do all and then fail
 must hold is in failing.py. Besides, no snapshot is left but the base and the last three
 generations, and no metadata snapshot.
 
-  SNAPSYNC_CASES=N    how many, drawn from all (those that once went wrong, and 2 more; all
-                      of them with SNAPSYNC_LONG)
+  SNAPSYNC_CASES=N    how many, drawn from all (those that once went wrong, and 10 more;
+                      all of them with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S
 """
 import failing
@@ -29,7 +29,7 @@ def choose(rng, counted):
     commands = [case for case in everything if case.name.startswith('spawn')]
     others = [case for case in everything if not case.name.startswith('spawn')]
     return kills.limit(rng, everything) or (
-        known + rng.sample(commands, 1) + rng.sample(others, 1))
+        known + rng.sample(commands, 4) + rng.sample(others, 6))
 
 
 kills.play(volumes_place.Volumes, [volumes_place.UPDATE], choose,

@@ -7,8 +7,8 @@ the agent of the replica, which sends, that one or both agents. Then the same co
 goes on, or is given again; before, there may be kills at each step of the start of the
 agent that writes.
 
-  SNAPSYNC_CASES=N    how many, drawn from all (two that once went wrong, and 4 others; all
-                      of them with SNAPSYNC_LONG)
+  SNAPSYNC_CASES=N    how many, drawn from all (12, among them two that once went wrong;
+                      all of them with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S
 """
 import kills
@@ -16,7 +16,7 @@ import lab
 import reverts_place
 import volumes_place
 
-CASES = 6
+CASES = 12
 
 
 def went_wrong(case):

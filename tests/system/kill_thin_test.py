@@ -6,15 +6,15 @@ among them LVM's commands, before they start and while they run; then one of the
 kill_test.py. kills.py has what must hold. Besides, no snapshot is left but the
 base and the last three generations, and no metadata snapshot.
 
-  SNAPSYNC_CASES=N    how many, drawn from all (two that once went wrong, and 3 of other
-                      names; all of them with SNAPSYNC_LONG)
+  SNAPSYNC_CASES=N    how many, drawn from all (20, among them two that once went wrong;
+                      all of them with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S
 """
 import kills
 import lab
 import volumes_place
 
-CASES = 5
+CASES = 20
 
 
 def went_wrong(case):

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "absl/strings/str_cat.h"
 #include "tests/testing/memory_device.h"
 #include "tests/unit/agent/file_replica_fixture.h"
 
@@ -203,9 +204,11 @@ TEST_F(BitFlipTest, EachIsFoundOrDoesNothing) {
                   << " was not found: SNAPSYNC_SEED=" << seed + flip
                   << " SNAPSYNC_FLIPS=1";
   }
-  std::cerr << "SNAPSYNC_SEED=" << seed << "\nreport: bit flips in chunk, "
-            << "journal, record, manifest, its log, stage and generation | "
-            << flips << " | " << lost << "\n";
+  // In one write, since others may run beside it.
+  std::cerr << absl::StrCat("SNAPSYNC_SEED=", seed,
+                            "\nreport: bit flips in chunk, journal, record, "
+                            "manifest, its log, stage and generation | ",
+                            flips, " | ", lost, "\n");
 }
 
 }  // namespace
