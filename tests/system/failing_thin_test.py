@@ -22,10 +22,13 @@ WENT_WRONG = [('sender', 'fsync ubda after lvcreate', 'EIO'),
               ('agent', 'fsync ubdb after lvconvert', failing.FOR_GOOD)]
 
 
+def went_wrong(case):
+    return (case.program, case.name, case.fault) in WENT_WRONG
+
+
 def choose(rng, counted):
     everything = failing.all_cases(counted, [failing.SAME])
-    known = [case for case in everything
-             if (case.program, case.name, case.fault) in WENT_WRONG]
+    known = kills.known(everything, went_wrong, len(WENT_WRONG))
     commands = [case for case in everything if case.name.startswith('spawn')]
     others = [case for case in everything if not case.name.startswith('spawn')]
     return kills.limit(rng, everything) or (

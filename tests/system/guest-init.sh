@@ -46,8 +46,8 @@ perl -e '
   symlink "/proc/mounts", "/etc/mtab";
   my $name = "uml"; syscall(170, $name, 3);
   my $lvm = "$ENV{uml_run_dir}/uml_lvm";
-  for my $command (-e $lvm ? qw(lvs vgs pvs lvcreate lvchange lvremove lvconvert
-                                lvrename lvextend vgchange) : ()) {
+  for my $command (-e $lvm ? qw(lvs vgs pvs lvcreate lvchange lvremove lvconvert lvrename
+                                lvextend vgcreate vgchange vgcfgbackup) : ()) {
     unlink "/usr/sbin/$command";
     symlink $lvm, "/usr/sbin/$command";
   }'

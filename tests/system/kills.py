@@ -256,6 +256,14 @@ def play(make_place, scenarios, choose, title, **options):
     place.agent.stop()
 
 
+def known(cases, went_wrong, count):
+    """Those that once went wrong, which must be there still."""
+    found = [case for case in cases if went_wrong(case)]
+    if len(found) != count:  # the steps have other names or another order now
+        raise RuntimeError('not the %d cases that once went wrong: %s' % (count, found))
+    return found
+
+
 def as_played(place, case):
     """It may be another step than in the sync that was counted."""
     found = place.counters[case.program].steps()
