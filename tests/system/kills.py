@@ -303,8 +303,9 @@ def print_what_is_known(place):
 
 
 def limit(rng, cases):
-    """What SNAPSYNC_CASES and SNAPSYNC_LONG want of these."""
+    """What SNAPSYNC_CASES, or SNAPSYNC_LONG and SNAPSYNC_FROM, want of these."""
     wanted = os.environ.get('SNAPSYNC_CASES')
     if wanted:
         return rng.sample(cases, min(int(wanted), len(cases)))
-    return cases if os.environ.get('SNAPSYNC_LONG') else None
+    first = int(os.environ.get('SNAPSYNC_FROM') or 0)
+    return cases[first:] if os.environ.get('SNAPSYNC_LONG') else None
