@@ -49,12 +49,14 @@ def all_cases(counted, thens):
 
 
 def name_of_last(found):
-    """With the program before it, of a flush of the disks that this wrote to."""
+    """With the program before it, of a flush of the disks that this wrote to, and of what
+    comes last, when a snapshot was removed."""
     name = kills.name(*found[-1])
-    if not fnmatch.fnmatch(name, 'fsync ubd?'):
-        return name
-    programs = [what for call, what in found if call == 'spawned']
-    return '%s after %s' % (name, programs[-1].split()[0])
+    programs = [what.split()[0] for call, what in found if call == 'spawned']
+    last = programs[-1] if programs and not name.startswith('spawn') else None
+    if last == 'lvremove' or fnmatch.fnmatch(name, 'fsync ubd?'):
+        return '%s after %s' % (name, last)
+    return name
 
 
 def got_over(place, case, name):

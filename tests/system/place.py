@@ -30,7 +30,8 @@ class Place:
         self.number = 0
 
     def arguments(self):
-        return (self.src, self.volume, self.uuid, '--retry-for', '60')
+        # The sender may be stopped for minutes.
+        return (self.src, self.volume, self.uuid, '--retry-for', '600')
 
     def start(self):
         return steps.start_sync(self.counters['sender'], *self.arguments(),

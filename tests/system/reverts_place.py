@@ -54,7 +54,7 @@ class Reverts(volumes_place.Volumes):
 
     def arguments(self):
         return ('localhost:replica', self.volume, self.uuid, '--src-port', str(PORT),
-                '--yes', '--retry-for', '60')
+                '--yes', '--retry-for', '600')
 
     def change(self):
         """What is to be brought back is spoilt, at the same places each time."""

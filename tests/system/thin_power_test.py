@@ -162,7 +162,7 @@ def judge_all(share, inputs):
     run('modprobe', 'loop')
     with open(inputs) as f:
         lines = f.read().splitlines()
-    for line in lab.in_time(lines, share=2):
+    for line in lab.in_time(lines, share=2.5):
         shape, number, ended, path = line.split()
         shutil.rmtree(lab.LAB + '/sender', ignore_errors=True)
         run('cp', '-a', share + '/sender', lab.LAB + '/sender')
@@ -240,7 +240,7 @@ def judge_states(recording):
     at_once = min(25 if os.environ.get('SNAPSYNC_SECONDS') else 500, STATES // 2)
     spans = {shape: [span for span in recording.spans if span[0] == shape]
              for shape in (THIN, PLAIN)}
-    for _ in lab.in_time(range(STATES // (2 * at_once)), share=0.5):
+    for _ in lab.in_time(range(STATES // (2 * at_once))):
         for (shape, number, ended, first, last), cut in recording.cuts(
                 [span for of in spans.values()
                  for span in recording.rng.choices(of, k=at_once)]):

@@ -31,7 +31,7 @@ class Volumes(place.Place):
         # Without a snapshot of the metadata it compares; a volume that is not needed any
         # more stays for a while; some commands are run again.
         'spawn*', 'ioctl*', 'mkdir *', '* metadata-snapshot: *', 'fsync sender: *',
-        'fsync agent: *', 'fsync ubd? after lvremove: *',
+        'fsync agent: *', '* after lvremove: *',
         'fsync ubd? after lvchange: *',  # the tag that makes a later revert cheap
         # Flushed again before the commit is acknowledged.
         'fsync ubd? after lvconvert: EIO', 'fsync ubd? after lvconvert: ENOSPC')
