@@ -51,6 +51,7 @@ perl -e '
     unlink "/usr/sbin/$command";
     symlink $lvm, "/usr/sbin/$command";
   }'
+# Before descriptor 3 is open: there they listen.
 if [ -e "$uml_run_dir/uml_lvm_server" ]; then
   "$uml_run_dir/uml_lvm_server" 0 &
   "$uml_run_dir/uml_lvm_server" 1 &

@@ -156,19 +156,21 @@ def strike(place, case, bad):
 
 def recover(place, case, sync, bad, old, new):
     """Starts the agent again if it is dead; the target before and after that. The
-    sender, if it is alive, stays out of it meanwhile."""
+    sender, if it is alive, stays out of it meanwhile: for how many seconds."""
+    since = time.monotonic()
     place.counters[case.program].end()
     dead = place.agent.process.poll() is not None
     hidden = [HIDDEN] if dead else []
     bad.unless(place.seen() in [old, new] + hidden, 'after the kill neither old nor new')
     if not dead:
-        return
+        return 0
     with stopped(sync.process if sync else None):
         if case.way == RESTARTS:
             kill_at_each_step_of_its_start(place, bad, old, new)
         else:
             place.agent.start()
         bad.unless(place.old() in (old, new), 'after the recovery neither old nor new')
+    return time.monotonic() - since
 
 
 def kill_at_each_step_of_its_start(place, bad, old, new):
@@ -202,7 +204,7 @@ def run_case(place, case):
         result = sync.kill(signal.SIGINT)
         bad.unless(result.code in (130, lab.CONNECTION), 'an interrupted sender', result)
         sync = None
-    recover(place, case, sync, bad, old, new)
+    idle = recover(place, case, sync, bad, old, new)
     if fired and case.way == ABORT:
         number = give_up(place, bad, old, new, committing)
         acknowledged = False  # and gone
@@ -210,6 +212,9 @@ def run_case(place, case):
     by_itself = result is not None
     if not by_itself:
         result = place.sync()
+    # Of a call that was made before a long stop nobody can say that.
+    bad.unless(idle > 50 or 'nothing moved' not in result.stderr,
+               'a call got no answer, though the agent was there', result)
     number = max(number, place.number + place.MAKES)
     if bad.unless(result.code == 0, 'the same command does not end it', result):
         bad.unless(result['number'] == number,

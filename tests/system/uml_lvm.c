@@ -2,7 +2,8 @@
 //
 // The client of uml_lvm.h, under the name of one of LVM's commands. It becomes
 // LVM's own program instead while another command is under way, since one that
-// hangs must not hold up others, and where the environment tells LVM something.
+// hangs must not hold up others, where the environment tells LVM something, and
+// where the server can't do it.
 //
 // Without a C library, of whose start a guest's page faults take 20 ms.
 #include <asm/unistd.h>
@@ -33,8 +34,8 @@ static int begins(const char* text, const char* with) {
   return *with == '\0';
 }
 
-static int is_one_of(char* const* words, const char* begin) {
-  while (*words != 0 && !begins(*words, begin)) ++words;
+static int any_begins(char* const* words, const char* with) {
+  while (*words != 0 && !begins(*words, with)) ++words;
   return *words != 0;
 }
 
@@ -55,12 +56,12 @@ static size_t join(char* const* words, char* line) {
   return (size_t)(end - line);
 }
 
-// The exit status, or -1: nothing was handed over.
+// The exit status, or -1: nothing was done.
 static int hand_over(char* const* words) {
   char line[kLineBytes];
   const size_t size = join(words, line);
   const struct uml_lvm_server* chosen =
-      &uml_lvm_servers[is_one_of(words, "-an")];
+      &uml_lvm_servers[any_begins(words, "-an")];
   const long lock = call(SYS_open, (long)chosen->lock,
                          (void*)(O_RDWR | O_CREAT | O_CLOEXEC), 0600);
   if (size == 0 || call(SYS_flock, lock, (void*)(LOCK_EX | LOCK_NB), 0) != 0) {
@@ -94,7 +95,7 @@ __attribute__((noreturn, used)) static void begin(long* stack) {
     if (*at == '/') words[0] = at + 1;
   }
   int status =
-      is_one_of(environment, "LVM_SYSTEM_DIR=") ? -1 : hand_over(words);
+      any_begins(environment, "LVM_SYSTEM_DIR=") ? -1 : hand_over(words);
   if (status < 0) {
     call(SYS_execve, (long)"/usr/sbin/lvm", words, (long)environment);
     status = 127;

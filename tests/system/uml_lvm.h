@@ -9,7 +9,7 @@
 // A request is the command as one line of text, each word in quotes ('), and
 // three descriptors: stdout, stderr and the locked file, which holds the lock
 // as long as the server has it, also when the client was killed. The answer is
-// LVM's exit status, an int.
+// an int, LVM's exit status, or -1: there is no such library.
 #ifndef SNAPSYNC_TESTS_SYSTEM_UML_LVM_H_
 #define SNAPSYNC_TESTS_SYSTEM_UML_LVM_H_
 

@@ -23,7 +23,7 @@ static void open_nothing(int descriptor) {
   close(nothing);
 }
 
-// LVM's exit status, by the functions and values of <lvm2cmd.h>.
+// The answer; by the functions and values of <lvm2cmd.h>.
 static int run(const char* line) {
   static void* lvm;
   static int (*lvm2_run)(void*, const char*);
@@ -32,11 +32,11 @@ static int run(const char* line) {
     mallopt(M_TRIM_THRESHOLD, 1 << 28);
     mallopt(M_MMAP_THRESHOLD, 1 << 25);
     void* library = dlopen("liblvm2cmd.so.2.03", RTLD_NOW);
-    if (library == NULL) return 4;
+    if (library == NULL) return -1;
     void* (*lvm2_init)(void) = (void* (*)(void))dlsym(library, "lvm2_init");
     lvm2_run = (int (*)(void*, const char*))dlsym(library, "lvm2_run");
     lvm = lvm2_init();
-    if (lvm == NULL) return 4;
+    if (lvm == NULL) return -1;
   }
   const int status = lvm2_run(lvm, line);
   return status == 1 ? 0 : status;

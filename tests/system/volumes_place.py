@@ -26,12 +26,15 @@ class Volumes(place.Place):
         # The manifest is no condition of a sync: it goes, and a scrub makes a new one.
         **{call + ' replica.manifest*': 'no manifest is kept then'
            for call in ('open', 'ftruncate', 'pwrite', 'fdatasync', 'unlink')},
+        # The sender's last: a success, with a warning.
+        **{step + ' after lvremove': 'the next sync notes that the snapshot is gone'
+           for step in ('* replication.state*', 'fsync %s' % ('[0-9a-f]' * 32))},
     }
     OPEN = (
         # Without a snapshot of the metadata it compares; a volume that is not needed any
         # more stays for a while; some commands are run again.
         'spawn*', 'ioctl*', 'mkdir *', '* metadata-snapshot: *', 'fsync sender: *',
-        'fsync agent: *', '* after lvremove: *',
+        'fsync agent: *', 'fsync ubd? after lvremove: *',
         'fsync ubd? after lvchange: *',  # the tag that makes a later revert cheap
         # Flushed again before the commit is acknowledged.
         'fsync ubd? after lvconvert: EIO', 'fsync ubd? after lvconvert: ENOSPC')
