@@ -187,8 +187,9 @@ def main():
             kills.print_what_is_known(place)
             place.forget()
     print('needed: %s' % dict(needed))
-    expect('nearly all operations were reached', missed <= played / 10, missed)
-    lab.report('the k-th write, read or flush of the disk below a pool fails', played, wrong)
+    kills.expect_nearly_all_reached(missed, played)
+    lab.report('the k-th write, read or flush of the disk below a pool fails',
+               played - missed, wrong)
     place.agent.stop()
     lab.finish()
 

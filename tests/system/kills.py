@@ -292,10 +292,15 @@ def run_all(place, scenario, cases, seed, run_one=run_case, describe_one=describ
             wrong += 1
             print_what_is_known(place)
             place.forget()
-    lab.expect('nearly all of it was reached', missed <= played / 10,
-               '%d of %d were not' % (missed, played))
+    expect_nearly_all_reached(missed, played)
     print('%d cases, seed %d' % (played, seed))
-    lab.report(scenario, played, wrong)
+    lab.report(scenario, played - missed, wrong)
+
+
+def expect_nearly_all_reached(missed, played):
+    """How many steps there are differs a little from run to run."""
+    lab.expect('nearly all of it was reached', missed <= 1 + played / 10,
+               '%d of %d were not' % (missed, played))
 
 
 def print_what_is_known(place):
