@@ -223,10 +223,13 @@ TEST_F(Qcow2ChainTest, WhatQemuReadsIsNotFoldedBelowIt) {
 }
 
 // The power is cut between any two changes of a fold; the kept generations read
-// as they did, and the same call ends it.
+// as they did, and the same call ends it. Compression changes what is written,
+// not when.
 TEST_F(Qcow2ChainTest, AFoldIsRightAtEveryInstant) {
-  for (const auto compression :
-       {Qcow2Options::Compression::kNone, Qcow2Options::Compression::kZstd}) {
+  using Losses = std::vector<double>;
+  for (const auto& [compression, losses] :
+       {std::pair(Qcow2Options::Compression::kNone, Losses{0, 50, 100}),
+        std::pair(Qcow2Options::Compression::kZstd, Losses{50})}) {
     const TemporaryFolder work(TemporaryFolder::InMemory());
     for (const std::string& name : Names()) {
       std::filesystem::remove(Path(name));
@@ -244,7 +247,7 @@ TEST_F(Qcow2ChainTest, AFoldIsRightAtEveryInstant) {
         });
     ASSERT_THAT(target->Prune(4, 2), IsOk());
     for (size_t cut = 0; cut <= recording.size() && !HasFailure(); ++cut) {
-      for (const double loss : {0.0, 50.0, 100.0}) {
+      for (const double loss : losses) {
         SCOPED_TRACE("cut after change " + std::to_string(cut) + " of " +
                      std::to_string(recording.size()) + ", loss " +
                      std::to_string(loss) + " %");
