@@ -9,7 +9,6 @@
 
 #include <chrono>
 #include <optional>
-#include <utility>
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
@@ -100,9 +99,7 @@ class GrpcSegmentStream final : public SegmentStream {
 class GrpcAgentClient final : public AgentClient {
  public:
   explicit GrpcAgentClient(const GrpcAgentOptions& options)
-      : options_(options), watchdog_(options.timeout) {
-    MakeChannel();
-  }
+      : options_(options), watchdog_(options.timeout) {}
 
   absl::StatusOr<VolumeState> Describe(const std::string& volume) override {
     Connect();
@@ -207,12 +204,6 @@ class GrpcAgentClient final : public AgentClient {
   void Cancel() override { watchdog_.CancelAll(); }
 
  private:
-  void MakeChannel() {
-    channel_ = MakeAgentChannel(options_);
-    replication_ = v1::Replication::NewStub(channel_);
-    agent_ = v1::Agent::NewStub(channel_);
-  }
-
   absl::Status Abort(const std::string& volume, bool take_over) {
     Connect();
     v1::AbortSessionRequest request;
@@ -224,20 +215,23 @@ class GrpcAgentClient final : public AgentClient {
         call, replication_->AbortSession(&call.context, request, &response)));
   }
 
-  // Brings a connection that was lost up again, or finds that it can't be. A
-  // call on a broken channel fails at once, with the error of long ago; and
-  // without a call under way nobody reads what the agent says in the handshake
-  // of the next attempt.
+  // Makes a connection, or finds that it can't be: without a call under way
+  // nobody reads what the agent says in the handshake. A channel whose
+  // connection was lost is replaced. Its calls may fail with an error of long
+  // ago; and it looks the agent's name up again once 30 seconds have passed
+  // since it last did, which, if it comes while the channel connects, may keep
+  // it from the second of two addresses for ever (seen with gRPC 1.51).
   void Connect() {
-    if (std::exchange(dead_, false)) MakeChannel();
-    const auto deadline = std::chrono::system_clock::now() + kConnectPatience;
-    grpc_connectivity_state state = channel_->GetState(true);
-    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) {
-      grpc::experimental::ChannelResetConnectionBackoff(channel_.get());
-      channel_->WaitForStateChange(state, deadline);
+    if (channel_ == nullptr || dead_ ||
+        channel_->GetState(false) != GRPC_CHANNEL_READY) {
+      dead_ = false;
+      channel_ = MakeAgentChannel(options_);
+      replication_ = v1::Replication::NewStub(channel_);
+      agent_ = v1::Agent::NewStub(channel_);
     }
+    const auto deadline = std::chrono::system_clock::now() + kConnectPatience;
     for (;;) {
-      state = channel_->GetState(true);
+      const grpc_connectivity_state state = channel_->GetState(true);
       if (state == GRPC_CHANNEL_READY ||
           state == GRPC_CHANNEL_TRANSIENT_FAILURE ||
           !channel_->WaitForStateChange(state, deadline)) {
@@ -256,7 +250,7 @@ class GrpcAgentClient final : public AgentClient {
   }
 
   const GrpcAgentOptions options_;
-  // Made anew between two calls.
+  // Made by Connect(), which all calls but those of a session begin with.
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Replication::Stub> replication_;
   std::unique_ptr<v1::Agent::Stub> agent_;
@@ -282,10 +276,6 @@ std::shared_ptr<grpc::Channel> MakeAgentChannel(
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  // The pump has its own pauses; the channel must not add minutes to them.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 20000);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5000);
   if (!options.server_name.empty()) {
     arguments.SetString(GRPC_SSL_TARGET_NAME_OVERRIDE_ARG, options.server_name);
   }

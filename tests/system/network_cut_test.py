@@ -6,7 +6,8 @@ an import: a proxy between sender and agent counts the TLS records of either dir
 and cuts at one of them.
 The target is the old or the new generation at each moment; the same command ends by
 itself with exit code 0, commits exactly one generation, and does not send again what
-was acknowledged.
+was acknowledged. In some cases the sender sleeps after that for as long as gRPC waits
+before it looks a name up again: all that it has put off is then done at once.
 
   SNAPSYNC_CASES=N  how many (60; 2400 with SNAPSYNC_LONG), spread evenly
   SNAPSYNC_SEED=S   case number i has the seed S + i
@@ -15,6 +16,8 @@ import collections
 import os
 import random
 import re
+import signal
+import threading
 
 import host_lab  # before lab
 import lab
@@ -27,6 +30,8 @@ CASES = int(os.environ.get('SNAPSYNC_CASES') or
 WORKERS = 10  # most of the time they wait
 TIMEOUT = OUTAGE - 2  # seconds, of sender and agent; more than any answer takes
 DIRECTIONS = ['to the agent', 'to the sender']
+ASLEEP = 'asleep after a close'
+PAUSE, SLEEP = 0.1, 31  # seconds: until the sender sleeps, and how long
 
 # What is sent. `wide` has a few blocks in a great hole. A chunk spans 4 GiB of hole
 # and a segment 64 chunks, so a few records are several segments, of which each is
@@ -160,17 +165,26 @@ class Worker(side_by_side.Worker):
             if self.held(case.kind) not in (old, new):
                 violations.append('the target is neither the old nor the new generation')
 
+        def fall_asleep():
+            look()
+            for after, number in ((PAUSE, signal.SIGSTOP), (SLEEP, signal.SIGCONT)):
+                threading.Timer(after, sync.process.send_signal, [number]).start()
+
         log_begin = os.path.getsize(self.agent.log_path)
-        proxy = Proxy(self.port, case.direction, point, case.way, look)
+        proxy = Proxy(self.port, case.direction, point, case.way,
+                      fall_asleep if case.way == ASLEEP else look)
         proxy.start()
         # Only a silence is noticed by it; a busy machine is not one.
         timeout = TIMEOUT if case.way.startswith('silence') else 60
-        result = self.start(case.kind, proxy, timeout).wait()
+        sync = self.start(case.kind, proxy, timeout)
+        result = sync.wait()
         proxy.stop()
         look()
         log = self.agent.log(log_begin)
         if proxy.error:
             violations.append(proxy.error)
+        if timeout == 60 and 'nothing moved' in result.stderr:
+            violations.append('a call got no answer')
         violations += self.judge(case, result, proxy, log)
         if self.held(case.kind) != new:
             violations.append('the target is not what the source is')
@@ -239,9 +253,11 @@ def all_cases(seed):
         part = (place + (rng.random() if 0 < place < each - 1 else place == each - 1)) / each
         if way == 'silence' and place % 2:
             way = 'silence for good'
+        if way == 'close' and place % 3 == 2:
+            way = ASLEEP
         cases.append(Case(number, seed + number, kind, direction, way, part))
     # The longest first.
-    return sorted(cases, key=lambda case: -WAYS.index(case.way))
+    return sorted(cases, key=lambda case: -[*WAYS, ASLEEP].index(case.way))
 
 
 def main():
