@@ -127,7 +127,7 @@ def main():
     print('records to the agent and back: %s' % records)
     kills.run_all(place, 'network cut at a message of a revert', choose(rng, records), seed,
                   run_one=run_case, describe_one=describe,
-                  name_one=lambda _, case: case, share=0.5)
+                  name_one=lambda _, case: case, share=0.75)
     place.agent.stop()
     lab.finish()
 

@@ -169,7 +169,7 @@ def main():
     print('a sync: %s' % ', '.join('%d %ss of %s' % (count, kind, area)
                                    for (kind, area), count in sorted(counted.items())))
     needed, missed, wrong, played = collections.Counter(), 0, 0, 0
-    for case in lab.in_time(choose(rng, counted, went_wrong(operations, areas)), share=0.5):
+    for case in lab.in_time(choose(rng, counted, went_wrong(operations, areas)), share=0.75):
         bad, count, reached, taken = run_case(place, disk, case)
         if not reached and not bad and count:  # how many there are differs a little
             case = case._replace(nth=count)

@@ -37,5 +37,5 @@ def choose(rng, counted):
 
 kills.play(volumes_place.Volumes, [volumes_place.UPDATE], choose,
            'the k-th operation fails, thin volumes', run_one=failing.run_case,
-           describe_one=failing.describe)
+           describe_one=failing.describe, share=1.5)
 lab.finish()

@@ -35,5 +35,5 @@ def choose(rng, counted):
 
 
 kills.play(reverts_place.Reverts, [volumes_place.UPDATE], choose,
-           'SIGKILL at a step, revert', share=0.5)
+           'SIGKILL at a step, revert', share=0.75)
 lab.finish()

@@ -35,5 +35,5 @@ def choose(rng, counted):
 
 
 kills.play(volumes_place.Volumes, [volumes_place.UPDATE], choose,
-           'SIGKILL at a step, thin volumes')
+           'SIGKILL at a step, thin volumes', share=1.5)
 lab.finish()
