@@ -282,7 +282,10 @@ def run_all(place, scenario, cases, seed, run_one=run_case, describe_one=describ
     wrong, missed, played = 0, 0, 0
     for case in lab.in_time(cases, share=share):
         played += 1
-        bad, fired = run_one(place, case)
+        for _ in range(5):
+            bad, fired = run_one(place, case)
+            if bad or fired:
+                break
         missed += not fired
         if fired:
             case = name_one(place, case)
@@ -298,7 +301,8 @@ def run_all(place, scenario, cases, seed, run_one=run_case, describe_one=describ
 
 
 def expect_nearly_all_reached(missed, played):
-    """How many steps there are differs a little from run to run."""
+    """How many steps there are differs from run to run: in a revert, by how often the
+    sender asks what has changed."""
     lab.expect('nearly all of it was reached', missed <= 1 + played / 10,
                '%d of %d were not' % (missed, played))
 
