@@ -162,7 +162,7 @@ def judge_all(share, inputs):
     run('modprobe', 'loop')
     with open(inputs) as f:
         lines = f.read().splitlines()
-    for line in lab.in_time(lines, share=4):
+    for line in lab.in_time(lines, share=4.5):
         shape, number, ended, path = line.split()
         shutil.rmtree(lab.LAB + '/sender', ignore_errors=True)
         run('cp', '-a', share + '/sender', lab.LAB + '/sender')
