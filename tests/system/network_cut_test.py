@@ -168,7 +168,8 @@ class Worker(side_by_side.Worker):
         def fall_asleep():
             look()
             for after, number in ((PAUSE, signal.SIGSTOP), (SLEEP, signal.SIGCONT)):
-                threading.Timer(after, sync.process.send_signal, [number]).start()
+                threading.Timer(
+                    after, lambda number=number: sync.process.send_signal(number)).start()
 
         log_begin = os.path.getsize(self.agent.log_path)
         proxy = Proxy(self.port, case.direction, point, case.way,
