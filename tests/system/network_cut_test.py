@@ -254,7 +254,7 @@ def all_cases(seed):
         part = (place + (rng.random() if 0 < place < each - 1 else place == each - 1)) / each
         if way == 'silence' and place % 2:
             way = 'silence for good'
-        if way == 'close' and place % 3 == 2:
+        if way == 'close' and place % 3 == 1:
             way = ASLEEP
         cases.append(Case(number, seed + number, kind, direction, way, part))
     # The longest first.
