@@ -2,10 +2,14 @@
 #include "agent/targets/pool_space.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
+#include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/base/units.h"
 
@@ -50,13 +54,16 @@ class WatchedWriter final : public BlockWriter {
       blocks += end - first + (first == last ? 0 : 1);
       last = end;
     }
-    SNAPSYNC_RETURN_IF_ERROR(space_.CheckRoom(blocks * block, 0));
+    SNAPSYNC_RETURN_IF_ERROR(space_.BeginWrite(blocks * block));
+    const absl::Cleanup end = [&] { space_.EndWrite(blocks * block); };
     return writer_->Write(operations);
   }
 
   // Discards, and writes at most to the blocks at the two ends.
   absl::Status Zero(Extent extent) override {
-    SNAPSYNC_RETURN_IF_ERROR(space_.CheckRoom(2 * space_.block_bytes(), 0));
+    const uint64_t most = 2 * space_.block_bytes();
+    SNAPSYNC_RETURN_IF_ERROR(space_.BeginWrite(most));
+    const absl::Cleanup end = [&] { space_.EndWrite(most); };
     return writer_->Zero(extent);
   }
 
@@ -73,12 +80,31 @@ class WatchedWriter final : public BlockWriter {
 
 }  // namespace
 
-PoolSpace::PoolSpace(const PoolTarget& pool, const std::string& name)
-    : pool_(pool),
-      name_("thin pool " + name),
-      block_bytes_(pool.data_block_sectors * kSectorBytes) {}
+struct PoolSpace::UnderWay {
+  Mutex mutex;
+  uint64_t bytes ABSL_GUARDED_BY(mutex) = 0;
+  uint64_t ended ABSL_GUARDED_BY(mutex) = 0;  // writes
+};
 
-absl::Status PoolSpace::Check(const PoolStatus& status) const {
+std::shared_ptr<PoolSpace::UnderWay> PoolSpace::UnderWayIn(
+    const std::string& uuid) {
+  static Mutex mutex;
+  static auto& pools = *new std::map<std::string, std::weak_ptr<UnderWay>>;
+  const MutexLock lock(&mutex);
+  std::weak_ptr<UnderWay>& known = pools[uuid];
+  std::shared_ptr<UnderWay> found = known.lock();
+  if (found == nullptr) known = found = std::make_shared<UnderWay>();
+  return found;
+}
+
+PoolSpace::PoolSpace(ReadStatus read, uint64_t block_bytes,
+                     const std::string& name, const std::string& uuid)
+    : read_(std::move(read)),
+      block_bytes_(block_bytes),
+      name_("thin pool " + name),
+      under_way_(UnderWayIn(uuid)) {}
+
+absl::Status PoolSpace::CheckMode(const PoolStatus& status) const {
   if (status.failed) {
     return Error(Reason::kTargetUnsuitable, name_ + " has failed");
   }
@@ -100,8 +126,8 @@ absl::Status PoolSpace::Check(const PoolStatus& status) const {
 }
 
 absl::Status PoolSpace::CheckUsable() const {
-  SNAPSYNC_ASSIGN_OR_RETURN(const PoolStatus status, ReadPoolStatus(pool_));
-  return Check(status);
+  SNAPSYNC_ASSIGN_OR_RETURN(const PoolStatus status, read_());
+  return CheckMode(status);
 }
 
 absl::Status PoolSpace::CheckMetadata() const {
@@ -114,8 +140,39 @@ absl::Status PoolSpace::CheckMetadata() const {
 
 absl::Status PoolSpace::CheckRoom(uint64_t new_bytes,
                                   uint64_t mapped_bytes) const {
-  SNAPSYNC_ASSIGN_OR_RETURN(const PoolStatus status, ReadPoolStatus(pool_));
-  SNAPSYNC_RETURN_IF_ERROR(Check(status));
+  SNAPSYNC_ASSIGN_OR_RETURN(const PoolStatus status, read_());
+  SNAPSYNC_RETURN_IF_ERROR(CheckMode(status));
+  return CheckFree(status, new_bytes, mapped_bytes);
+}
+
+absl::Status PoolSpace::BeginWrite(uint64_t bytes) const {
+  UnderWay& others = *under_way_;
+  const MutexLock lock(&others.mutex);
+  while (true) {
+    SNAPSYNC_ASSIGN_OR_RETURN(const PoolStatus status, read_());
+    SNAPSYNC_RETURN_IF_ERROR(CheckMode(status));
+    const absl::Status room = CheckFree(status, others.bytes + bytes, 0);
+    if (room.ok()) {
+      others.bytes += bytes;
+      return room;
+    }
+    // Some of what is under way may be in the status already.
+    if (others.bytes == 0) return room;
+    const uint64_t before = others.ended;
+    others.mutex.Await([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(others.mutex) {
+      return others.ended != before;
+    });
+  }
+}
+
+void PoolSpace::EndWrite(uint64_t bytes) const {
+  const MutexLock lock(&under_way_->mutex);
+  under_way_->bytes -= bytes;
+  ++under_way_->ended;
+}
+
+absl::Status PoolSpace::CheckFree(const PoolStatus& status, uint64_t new_bytes,
+                                  uint64_t mapped_bytes) const {
   const uint64_t blocks = new_bytes / block_bytes_;
   const uint64_t free = Free(status.used_data_blocks, status.total_data_blocks);
   const uint64_t reserve =

@@ -7,7 +7,9 @@
 //
 // The reserve: 5 % of the pool, at most 1 GiB; of its metadata 5 %, at most
 // 16 MiB. The kernel is asked before each write: asking is cheap (one ioctl,
-// which commits nothing), and others write to the pool, too.
+// which commits nothing), and others write to the pool, too. What writes take
+// that are under way is not in the kernel's answer yet: it counts besides, of
+// all writers of this process to the pool.
 //
 // Thread-safe. kNoSpace: too little room. kTargetUnsuitable: a pool that takes
 // no writes at all. The messages have the pool, the numbers, and what helps.
@@ -15,19 +17,25 @@
 #define SNAPSYNC_AGENT_TARGETS_POOL_SPACE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "common/block/block_device.h"
-#include "common/thin/pool_control.h"
+#include "common/thin/pool_status.h"
 
 namespace snapsync {
 
 class PoolSpace {
  public:
-  // `name` is GROUP/POOL.
-  PoolSpace(const PoolTarget& pool, const std::string& name);
+  using ReadStatus = std::function<absl::StatusOr<PoolStatus>()>;
+
+  // `name` is GROUP/POOL; `uuid` tells it from all others. `read` is called by
+  // several threads, and once more for each write.
+  PoolSpace(ReadStatus read, uint64_t block_bytes, const std::string& name,
+            const std::string& uuid);
 
   // The pool takes writes. A full one does not: kNoSpace.
   absl::Status CheckUsable() const;
@@ -46,14 +54,26 @@ class PoolSpace {
   // refused before it is begun.
   std::unique_ptr<BlockWriter> Watch(std::unique_ptr<BlockWriter> writer) const;
 
+  // Before a write that takes at most `bytes`, and after it. The former waits
+  // for writes under way where only their end tells whether there is room.
+  absl::Status BeginWrite(uint64_t bytes) const;
+  void EndWrite(uint64_t bytes) const;
+
   uint64_t block_bytes() const { return block_bytes_; }
 
  private:
-  absl::Status Check(const PoolStatus& status) const;
+  struct UnderWay;
 
-  PoolTarget pool_;
-  std::string name_;
+  static std::shared_ptr<UnderWay> UnderWayIn(const std::string& uuid);
+
+  absl::Status CheckMode(const PoolStatus& status) const;
+  absl::Status CheckFree(const PoolStatus& status, uint64_t new_bytes,
+                         uint64_t mapped_bytes) const;
+
+  ReadStatus read_;
   uint64_t block_bytes_;
+  std::string name_;
+  std::shared_ptr<UnderWay> under_way_;
 };
 
 }  // namespace snapsync

@@ -171,7 +171,9 @@ absl::StatusOr<PoolSpace> SpaceFor(const LogicalVolume& volume) {
   if (!pool.has_value()) {
     return Error(Reason::kIo, volume.FullName() + ": its pool is not active");
   }
-  return PoolSpace(*pool, volume.group + "/" + volume.pool);
+  return PoolSpace([pool = *pool] { return ReadPoolStatus(pool); },
+                   pool->data_block_sectors * kSectorBytes,
+                   volume.group + "/" + volume.pool, pool->device.uuid);
 }
 
 absl::StatusOr<uint64_t> MappedBytes(const LogicalVolume& volume) {

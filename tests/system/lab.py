@@ -56,7 +56,8 @@ def expect(what, condition, detail=''):
         print('ok     %6.1f s  %s' % (at, what))
     else:
         failures += 1
-        print('FAILED %6.1f s  %s%s' % (at, what, ': %s' % detail if detail != '' else ''))
+        more = ': %s' % (detail,) if detail != '' else ''
+        print('FAILED %6.1f s  %s%s' % (at, what, more))
     sys.stdout.flush()
     return bool(condition)
 
