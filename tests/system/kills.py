@@ -19,7 +19,7 @@ from place import HIDDEN, stopped
 BOTH = ('agent', 'sender')
 # Restarts: the agent is killed at each step of its start in turn, until one start gets
 # through; then the same command again.
-RESUME, ABORT, RESTARTS = 'resume', 'abort', 'restarts'
+RESUME, ABORT, RESTARTS = WAYS = 'resume', 'abort', 'restarts'
 # To reach a step: a revert has some 30 less when it asks only once what has changed,
 # which is as good as drawn.
 TRIES = 10
@@ -84,14 +84,14 @@ def numbered(found):
 
 
 def all_cases(counted):
-    """counted: {scenario: count()}."""
+    """counted: {scenario: count()}; by SNAPSYNC_WAYS, if that is set."""
+    ways = os.environ.get('SNAPSYNC_WAYS', ','.join(WAYS)).split(',')
     return [Case(scenario, program, *step, victims, way)
             for scenario, programs in counted.items()
             for program, found in programs.items()
             for step in numbered(found)
             for victims in ((program,), BOTH)
-            for way in (RESUME, ABORT, RESTARTS)
-            if way != RESTARTS or 'agent' in victims]
+            for way in ways if way != RESTARTS or 'agent' in victims]
 
 
 def sample(rng, cases, each_time):
@@ -101,8 +101,7 @@ def sample(rng, cases, each_time):
     for case in cases:
         nth = case.nth if each_time else 0
         groups.setdefault((case.program, case.name, nth), []).append(case)
-    turns = itertools.cycle([(alone, way) for alone in (True, False)
-                             for way in (RESUME, ABORT, RESTARTS)])
+    turns = itertools.cycle([(alone, way) for alone in (True, False) for way in WAYS])
     chosen = [[case for case in group if case.way == way and
                (case.victims != BOTH) == alone] or group
               for group, (alone, way) in zip(shuffled(rng, groups.values()), turns)]

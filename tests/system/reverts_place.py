@@ -8,7 +8,7 @@ import shutil
 import lab
 import steps
 import volumes_place
-from lab import KIB, MIB
+from lab import BLOCK, MIB
 from volumes_place import KEPT
 
 REPLICA, PORT = '/dev/nas2/replica', 7781
@@ -65,7 +65,7 @@ class Reverts(volumes_place.Volumes):
     def change(self):
         """What is to be brought back is spoilt, at the same places each time."""
         for offset in (MIB, 5 * MIB, 9 * MIB, 13 * MIB):
-            lab.write_device(self.target, offset, self.rng.randbytes(192 * KIB))
+            lab.write_device(self.target, offset, self.rng.randbytes(BLOCK))
 
     def new(self):
         return lab.contents(REPLICA)
@@ -75,7 +75,8 @@ class Reverts(volumes_place.Volumes):
         newest = self.now()
         wanted = {'vol'} | {'vol.g%d' % number
                             for number in range(newest - KEPT + 1, newest + 1)}
-        found = [name for name in lab.volumes('nas1')
+        volumes = lab.volumes('nas1')
+        found = [name for name in volumes
                  if name not in wanted and not name.startswith('vol.snapsync-')]
-        found += ['%s is gone' % name for name in wanted - set(lab.volumes('nas1'))]
+        found += ['%s is gone' % name for name in wanted - set(volumes)]
         return found + self.held_metadata()

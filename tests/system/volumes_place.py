@@ -10,7 +10,7 @@ import time
 import lab
 import place
 import steps
-from lab import KIB, LAB, MIB
+from lab import BLOCK, LAB, MIB
 
 SIZE = 16 * MIB
 UPDATE = 'update'
@@ -78,10 +78,10 @@ class Volumes(place.Place):
     def change(self):
         """At the same places each time, so that one sync has the steps of another."""
         for offset in (MIB, 5 * MIB, 9 * MIB):
-            lab.write_device(self.src, offset, self.rng.randbytes(128 * KIB))
+            lab.write_device(self.src, offset, self.rng.randbytes(BLOCK))
         written, discarded = self.turn
-        lab.write_device(self.src, written, self.rng.randbytes(256 * KIB))
-        lab.discard(self.src, discarded, 256 * KIB)
+        lab.write_device(self.src, written, self.rng.randbytes(BLOCK))
+        lab.discard(self.src, discarded, BLOCK)
         self.turn = discarded, written
 
     def seen(self):
@@ -105,10 +105,11 @@ class Volumes(place.Place):
     def leftovers(self):
         wanted = ['replica'] + ['replica.g%d' % number for number in range(
             max(1, self.now() - KEPT + 1), self.now() + 1)]
-        found = [] if lab.volumes('nas2') == sorted(wanted) else [
-            'volumes %s instead of %s' % (lab.volumes('nas2'), sorted(wanted))]
-        if len(lab.volumes('nas1')) != 2:
-            found.append('volumes of the source: %s' % lab.volumes('nas1'))
+        volumes, sources = lab.volumes('nas2'), lab.volumes('nas1')
+        found = [] if volumes == sorted(wanted) else [
+            'volumes %s instead of %s' % (volumes, sorted(wanted))]
+        if len(sources) != 2:
+            found.append('volumes of the source: %s' % sources)
         found += ['active: ' + name for name in os.listdir('/dev/nas1')
                   if name.startswith('vol.')]
         found += self.held_metadata()
