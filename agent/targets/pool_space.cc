@@ -2,6 +2,7 @@
 #include "agent/targets/pool_space.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <utility>
 
@@ -22,6 +23,8 @@ constexpr uint64_t kReserveMetadataBlocks = 16 * kMiB / kMetadataBlockBytes;
 constexpr uint64_t kReservePercent = 5;
 // Mappings in a leaf of the B-tree that is half full, as splitting leaves them.
 constexpr uint64_t kMappingsPerLeaf = 126;
+// Meanwhile somebody else may fill the pool, and what is under way stand still.
+constexpr std::chrono::seconds kAskAgain(1);
 // Inner nodes, space maps, and what a commit needs for itself.
 constexpr uint64_t kMetadataOverhead = 32;
 
@@ -159,9 +162,10 @@ absl::Status PoolSpace::BeginWrite(uint64_t bytes) const {
     // Some of what is under way may be in the status already.
     if (others.bytes == 0) return room;
     const uint64_t before = others.ended;
-    others.mutex.Await([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(others.mutex) {
-      return others.ended != before;
-    });
+    others.mutex.AwaitFor(kAskAgain,
+                          [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(others.mutex) {
+                            return others.ended != before;
+                          });
   }
 }
 

@@ -22,17 +22,18 @@ constexpr uint64_t kBlock = 64 * kKiB;
 constexpr uint64_t kBlocks = 1000;
 constexpr uint64_t kReserve = kBlocks / 20;
 
-// A pool to which so many writers write at once: none ends before each of them
-// has asked for the status.
+// A pool to which several write at once: no write ends before so many have
+// asked for the status. Once that is `full_after` others have filled it.
 class Pool {
  public:
-  Pool(uint64_t free, int writers) : free_(free), writers_(writers) {}
+  Pool(uint64_t free, int to_ask, int full_after = 1000)
+      : free_(free), to_ask_(to_ask), full_after_(full_after) {}
 
   absl::StatusOr<PoolStatus> Status() {
     const MutexLock lock(&mutex_);
-    ++asked_;
     PoolStatus status;
-    status.mode = "rw";
+    status.mode = asked_ < full_after_ ? "rw" : "out_of_data_space";
+    ++asked_;
     status.total_data_blocks = kBlocks;
     status.used_data_blocks = kBlocks - free_;
     status.total_metadata_blocks = 10000;
@@ -42,7 +43,7 @@ class Pool {
   void Take(uint64_t blocks, bool seen) {
     const MutexLock lock(&mutex_);
     if (seen) free_ -= blocks;
-    mutex_.Await([&] { return asked_ >= writers_; });
+    mutex_.Await([&] { return asked_ >= to_ask_; });
     if (!seen) free_ -= blocks;
   }
   uint64_t free() {
@@ -53,7 +54,8 @@ class Pool {
  private:
   Mutex mutex_;
   uint64_t free_;
-  const int writers_;
+  const int to_ask_;
+  const int full_after_;
   int asked_ = 0;
 };
 
@@ -130,6 +132,15 @@ TEST(PoolSpace, WritesAtOnceMayTakeAllAboveTheReserve) {
                              absl::StatusCode::kOk));
     EXPECT_EQ(pool.free(), kReserve);
   }
+}
+
+TEST(PoolSpace, NobodyWaitsForWritesThatStandStillInAFullPool) {
+  // The first write ends when two more were refused: they have asked twice.
+  Pool pool(kReserve + 15, 5, 3);
+  EXPECT_THAT(WriteAtOnce(&pool, false),
+              UnorderedElementsAre(absl::StatusCode::kOk,
+                                   absl::StatusCode::kResourceExhausted,
+                                   absl::StatusCode::kResourceExhausted));
 }
 
 }  // namespace
