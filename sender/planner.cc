@@ -46,6 +46,13 @@ PlannedSync FromBase(GuardedDelta found, const char* method,
           std::move(found.warnings)};
 }
 
+auto FindHeld(const std::vector<HeldGeneration>& held,
+              const Id128& generation) {
+  return std::find_if(held.begin(), held.end(), [&](const HeldGeneration& one) {
+    return one.generation == generation;
+  });
+}
+
 // Whether the target is in the middle of, or just after, the pending sync.
 bool TargetIsAtPending(const PendingState& pending, const VolumeState& target) {
   if (target.generation == pending.generation) return true;  // reply was lost
@@ -309,10 +316,7 @@ HashRequest Planner::RequestOf(uint64_t source_size) const {
 absl::StatusOr<Planner::SinceCommon> Planner::ChangedSince(
     const ChangesRequest& request, const std::vector<HeldGeneration>& held) {
   SNAPSYNC_ASSIGN_OR_RETURN(const Changes theirs, agent_.ChangedSince(request));
-  const auto common =
-      std::find_if(held.begin(), held.end(), [&](const HeldGeneration& one) {
-        return one.generation == theirs.common;
-      });
+  const auto common = FindHeld(held, theirs.common);
   if (common == held.end()) {
     return Error(Reason::kOther,
                  "the agent speaks of a generation that it was not asked for");
@@ -347,9 +351,13 @@ absl::StatusOr<PlannedSync> Planner::BothSides(const std::string& why) {
   // The agent chose the youngest that it has. Ours may be younger: after a
   // revert to an older generation the two sides have either in common, and what
   // was brought back to what it was is a change since the one only.
-  const auto chosen = std::find(request.candidates.begin(),
-                                request.candidates.end(), since.common);
-  request.candidates.erase(chosen, request.candidates.end());
+  const auto chosen = FindHeld(held, since.common);
+  request.candidates.clear();
+  for (auto one = held.begin(); one != chosen; ++one) {
+    if (one->snapshot.uuid != chosen->snapshot.uuid) {
+      request.candidates.push_back(one->generation);
+    }
+  }
   if (!request.candidates.empty()) {
     absl::StatusOr<SinceCommon> other = ChangedSince(request, held);
     if (other.ok() && other->generation == since.generation &&

@@ -20,8 +20,7 @@ BOTH = ('agent', 'sender')
 # Restarts: the agent is killed at each step of its start in turn, until one start gets
 # through; then the same command again.
 RESUME, ABORT, RESTARTS = WAYS = 'resume', 'abort', 'restarts'
-# To reach a step: a revert has some 30 less when it asks only once what has changed,
-# which is as good as drawn.
+# To reach a step: now and then a revert has one more than the next.
 TRIES = 10
 
 # scenario: what the Place prepares; program: whose step number `step` it is, of those
