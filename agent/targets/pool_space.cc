@@ -23,10 +23,10 @@ constexpr uint64_t kReserveMetadataBlocks = 16 * kMiB / kMetadataBlockBytes;
 constexpr uint64_t kReservePercent = 5;
 // Mappings in a leaf of the B-tree that is half full, as splitting leaves them.
 constexpr uint64_t kMappingsPerLeaf = 126;
-// Meanwhile somebody else may fill the pool, and what is under way stand still.
-constexpr std::chrono::seconds kAskAgain(1);
 // Inner nodes, space maps, and what a commit needs for itself.
 constexpr uint64_t kMetadataOverhead = 32;
+// Meanwhile somebody else may fill the pool, and what is under way stand still.
+constexpr std::chrono::seconds kAskAgain(1);
 
 // Room for less than this, in blocks, is none.
 uint64_t Reserve(uint64_t total, uint64_t most) {

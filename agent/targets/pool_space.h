@@ -7,9 +7,9 @@
 //
 // The reserve: 5 % of the pool, at most 1 GiB; of its metadata 5 %, at most
 // 16 MiB. The kernel is asked before each write: asking is cheap (one ioctl,
-// which commits nothing), and others write to the pool, too. What writes take
-// that are under way is not in the kernel's answer yet: it counts besides, of
-// all writers of this process to the pool.
+// which commits nothing), and others write to the pool, too. What writes
+// under way are about to take is not in its answer yet: that counts as taken,
+// of all writers of this process to the pool.
 //
 // Thread-safe. kNoSpace: too little room. kTargetUnsuitable: a pool that takes
 // no writes at all. The messages have the pool, the numbers, and what helps.
@@ -33,7 +33,7 @@ class PoolSpace {
   using ReadStatus = std::function<absl::StatusOr<PoolStatus>()>;
 
   // `name` is GROUP/POOL; `uuid` tells it from all others. `read` is called by
-  // several threads, and once more for each write.
+  // several threads, for each write at least once.
   PoolSpace(ReadStatus read, uint64_t block_bytes, const std::string& name,
             const std::string& uuid);
 
@@ -54,8 +54,9 @@ class PoolSpace {
   // refused before it is begun.
   std::unique_ptr<BlockWriter> Watch(std::unique_ptr<BlockWriter> writer) const;
 
-  // Before a write that takes at most `bytes`, and after it. The former waits
-  // for writes under way where only their end tells whether there is room.
+  // Before a write that takes at most `bytes`, and, if that was OK, after it.
+  // The former waits for writes under way where only their end tells whether
+  // there is room.
   absl::Status BeginWrite(uint64_t bytes) const;
   void EndWrite(uint64_t bytes) const;
 

@@ -85,6 +85,8 @@ def numbered(found):
 def all_cases(counted):
     """counted: {scenario: count()}; by SNAPSYNC_WAYS, if that is set."""
     ways = os.environ.get('SNAPSYNC_WAYS', ','.join(WAYS)).split(',')
+    if not set(ways) <= set(WAYS):
+        raise RuntimeError('SNAPSYNC_WAYS: %s; there are %s' % (ways, WAYS))
     return [Case(scenario, program, *step, victims, way)
             for scenario, programs in counted.items()
             for program, found in programs.items()

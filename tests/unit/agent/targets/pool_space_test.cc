@@ -2,7 +2,6 @@
 #include "agent/targets/pool_space.h"
 
 #include <array>
-#include <atomic>
 #include <memory>
 #include <thread>
 #include <vector>
