@@ -6,6 +6,9 @@ pool's data and below a plain device, in the middle of a sync. Nothing that was 
 back is acknowledged or committed: each sync ends with the documented code, a thin volume
 is what it was, and with a good disk the same command ends equal.
 
+Each second the kernel commits a pool, and flushes its data before. Where that fails it
+gives the pool up: the next sync says so, and the operator has it checked.
+
   SNAPSYNC_CASES=N  how many (8; 100 with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S   case number i has the seed S + i
 """
@@ -14,13 +17,15 @@ import random
 import time
 
 import lab
+import runbook
 from lab import BLOCK, MIB, expect, run
 
 CASES = int(os.environ.get('SNAPSYNC_CASES') or
             (100 if os.environ.get('SNAPSYNC_LONG') else 8))
 SEED = int(os.environ.get('SNAPSYNC_SEED') or random.SystemRandom().randrange(1 << 31))
 SIZE = 32 * MIB
-SRC = '/dev/nas1/vol'
+SRC, REPLICA = '/dev/nas1/vol', '/dev/nas2/replica'
+GROUP = 'nas2'
 
 # What the disk does to writes, the exit codes that may come of it, and whether the
 # sync notices by reading back.
@@ -33,6 +38,7 @@ FAULTS = {
     'vanishes': ('error', [lab.IO]),
     'is slow': ('delay %s 0 30', [lab.DONE]),
 }
+FAILING = ['fails writes', 'vanishes']
 ON = ['thin', 'block']
 
 
@@ -64,7 +70,20 @@ def change(rng):
             lab.write_device(SRC, number * BLOCK, rng.randbytes(BLOCK))
 
 
-def play(number, kind, fault, disk, target):
+def have_pool_checked(name, agent, disk, target, before):
+    """What docs/operating.md tells to do with a pool that the kernel has given up."""
+    again = lab.sync(SRC, 'thin', 'thin')
+    expect('%s: the pool has to be checked, the next sync says' % name,
+           again.code == lab.TARGET_UNSUITABLE and 'needs_check' in again.text, again)
+    agent.stop()
+    run('vgchange', '-qq', '-an', GROUP)
+    taken = runbook.bring_up(GROUP, disk.path, target)
+    expect('%s: that takes a check' % name, 'checked' in taken, taken)
+    agent.start()
+    expect('%s: the volume is still what it was' % name, lab.contents(target) == before)
+
+
+def play(number, kind, fault, disk, target, agent):
     rng = random.Random(SEED + number)
     name = 'case %d (seed %d): a disk that %s, below %s' % (
         number, SEED + number, fault, kind)
@@ -75,12 +94,18 @@ def play(number, kind, fault, disk, target):
     time.sleep(rng.uniform(0.4, 1.5))
     disk.become(table)
     result = process.wait()
+    time.sleep(rng.uniform(0, 2))  # the kernel commits a pool each second
     disk.become('linear %s 0')
+    given_up = fault in FAILING and not runbook.pool_is_well(GROUP)
+    if given_up:
+        codes = [*codes, lab.TARGET_UNSUITABLE]
     expect('%s: exit code %s' % (name, codes), result.code in codes, result)
     if result.code == lab.VERIFICATION:
         expect('%s: the message says where' % name, 'offset' in result.text, result.text)
     if result.code != 0 and kind == 'thin':
         expect('%s: the volume is what it was' % name, lab.contents(target) == before)
+    if given_up:
+        have_pool_checked(name, agent, disk, target, before)
     again = lab.sync(SRC, kind, kind)
     expect('%s: with a good disk the same command ends with 0' % name, again.code == 0, again)
     expect('%s: equal' % name, lab.contents(SRC) == lab.contents(target, SIZE))
@@ -111,7 +136,7 @@ def main():
     run('lvchange', '-qq', '--errorwhenfull', 'y', 'nas2/pool')
     lab.make_thin('nas2', 'pool', 'replica', SIZE)
     block_disk = Disk('plain', '/dev/loop1')
-    agent = lab.Agent([('thin', '/dev/nas2/replica', 'thin'),
+    agent = lab.Agent([('thin', REPLICA, 'thin'),
                        ('block', block_disk.path, 'block')]).start()
     rng = random.Random(SEED)
     change(rng)
@@ -125,8 +150,8 @@ def main():
     for number in lab.in_time(rng.sample(range(CASES), CASES), share=2.5):
         kind, fault = cases[number % len(cases)]
         disk = thin_disk if kind == 'thin' else block_disk
-        target = '/dev/nas2/replica' if kind == 'thin' else block_disk.path
-        play(number, kind, fault, disk, target)
+        target = REPLICA if kind == 'thin' else block_disk.path
+        play(number, kind, fault, disk, target, agent)
         played += 1
     agent.stop()
     lab.report('disks that lie, fail, vanish or are slow', played, lab.failures)

@@ -32,11 +32,6 @@ LVM_HEADER = (4096, 4096 + 512)
 Case = collections.namedtuple('Case', 'kind area nth fault behind', defaults=[0])
 
 
-def pool_is_well():
-    status = run('dmsetup', 'status', GROUP + '-pool-tpool').split()
-    return 'rw' in status and 'needs_check' not in status
-
-
 class Areas:
     """What of the group an operation is about."""
 
@@ -109,11 +104,11 @@ def run_case(place, disk, case):
                    'the kernel gave the pool up in the commit', result)
     bad.unless(place.agent.process.poll() is None, 'the agent has ended')
     taken = ''
-    if not pool_is_well() or (failed and case.fault == LOST):
+    if not runbook.pool_is_well(GROUP) or (failed and case.fault == LOST):
         place.agent.stop()
         run('vgchange', '-qq', '-an', GROUP)
         taken = ('activated ' + runbook.bring_up(GROUP, DISK, place.target)).strip()
-        bad.unless(pool_is_well(), 'the pool is not well by that')
+        bad.unless(runbook.pool_is_well(GROUP), 'the pool is not well by that')
         place.agent.start()
     seen = seen_at_last(place)
     bad.unless(seen in (old, new), 'neither old nor new')

@@ -51,6 +51,11 @@ def bring_up(group, disk, volume):
     return ' '.join(taken)
 
 
+def pool_is_well(group):
+    status = run('dmsetup', 'status', group + '-pool-tpool').split()
+    return 'rw' in status and 'needs_check' not in status
+
+
 def transaction_ids(group):
     """Of the pool, as the kernel and as LVM say."""
     return (run('dmsetup', 'status', group + '-pool-tpool').split()[3],
