@@ -9,6 +9,7 @@ what must hold. A first sync, and one that sends what differs.
   SNAPSYNC_CASES=N    how many, drawn from all (each step in one way; in all of them
                       with SNAPSYNC_LONG)
   SNAPSYNC_WAYS=W     only some of "resume,abort,restarts"
+  SNAPSYNC_TIMES=N    with SNAPSYNC_LONG, steps of each name so often at least
   SNAPSYNC_SEED=S
 """
 import host_lab  # before lab
