@@ -12,6 +12,8 @@ from lab import BLOCK, MIB
 from volumes_place import KEPT
 
 REPLICA, PORT = '/dev/nas2/replica', 7781
+# Of these every other one has data to be brought back, and the others nothing.
+SPOILT = (MIB, 5 * MIB, 9 * MIB, 13 * MIB)
 
 
 class Reverts(volumes_place.Volumes):
@@ -29,6 +31,10 @@ class Reverts(volumes_place.Volumes):
 
     def begin(self):
         super().begin()
+        for offset in SPOILT[::2]:
+            lab.write_device(self.src, offset, self.rng.randbytes(BLOCK))
+        for offset in SPOILT[1::2]:
+            lab.discard(self.src, offset, BLOCK)
         self.other.start()
         result = lab.sync(self.src, 'replica', self.uuid, port=PORT)
         if result.code != 0:
@@ -64,7 +70,7 @@ class Reverts(volumes_place.Volumes):
 
     def change(self):
         """What is to be brought back is spoilt, at the same places each time."""
-        for offset in (MIB, 5 * MIB, 9 * MIB, 13 * MIB):
+        for offset in SPOILT:
             lab.write_device(self.target, offset, self.rng.randbytes(BLOCK))
 
     def new(self):
