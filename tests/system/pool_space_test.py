@@ -222,7 +222,7 @@ def main():
         lab.write_device('/dev/nas1/thick', at, rng.randbytes(MIB))
     agent = lab.Agent([('r%d' % i, '/dev/nas2/r%d' % i, 'thin') for i in range(CASES)]).start()
     played = 0
-    for number in lab.in_time(rng.sample(range(CASES), CASES), share=6):
+    for number in lab.in_time(rng.sample(range(CASES), CASES), share=9):
         case = Case(number)
         case.play()
         played += 1

@@ -162,7 +162,7 @@ def judge_all(share, inputs):
     run('modprobe', 'loop')
     with open(inputs) as f:
         lines = f.read().splitlines()
-    for line in lab.in_time(lines, share=4.5):
+    for line in lab.in_time(lines, share=6.5):
         shape, number, ended, path = line.split()
         shutil.rmtree(lab.LAB + '/sender', ignore_errors=True)
         run('cp', '-a', share + '/sender', lab.LAB + '/sender')
@@ -240,7 +240,7 @@ def judge_states(recording):
     at_once = min(25 if os.environ.get('SNAPSYNC_SECONDS') else 500, STATES // 2)
     spans = {shape: [span for span in recording.spans if span[0] == shape]
              for shape in (THIN, PLAIN)}
-    for _ in lab.in_time(range(STATES // (2 * at_once))):
+    for _ in lab.in_time(range(STATES // (2 * at_once)), share=1.5):
         for (shape, number, ended, first, last), cut in recording.cuts(
                 [span for of in spans.values()
                  for span in recording.rng.choices(of, k=at_once)]):
@@ -337,7 +337,7 @@ def take_flushes_away(recording):
     needed = [flush for flush in everything if flush.name not in NOT_NEEDED]
     expect('flushes of the data of both volumes', len({f.name for f in needed}) == 2,
            [flush.name for flush in everything])
-    for flush in lab.in_time(recording.rng.sample(needed, len(needed)), share=0.75):
+    for flush in lab.in_time(recording.rng.sample(needed, len(needed))):
         wrong = is_needed(recording, flush)
         played += 1
         found += wrong is not None

@@ -158,7 +158,7 @@ def main():
     place.accepted('a second one')
     pairs = [list(pair) for pair in itertools.combinations(REASONS, 2)]
     cases = [[reason] for reason in REASONS] + rng.sample(pairs, len(pairs))
-    played = [place.refused(case) for case in lab.in_time(cases, len(REASONS), 3)]
+    played = [place.refused(case) for case in lab.in_time(cases, len(REASONS), 4.5)]
     place.change()
     played[-1] &= place.accepted('after all')
     lab.report('wrong targets, each reason alone and in pairs', len(played),
