@@ -147,7 +147,7 @@ def main():
     cases = [(ON[(number + turn) % 2], fault) for turn in range(2)
              for number, fault in enumerate(FAULTS)]
     played = 0
-    for number in lab.in_time(rng.sample(range(CASES), CASES), share=3.5):
+    for number in lab.in_time(rng.sample(range(CASES), CASES), share=3.75):
         kind, fault = cases[number % len(cases)]
         disk = thin_disk if kind == 'thin' else block_disk
         target = REPLICA if kind == 'thin' else block_disk.path

@@ -33,7 +33,7 @@ def change(rng):
 
 def start(kind):
     return lab.Sync(SRC, kind, 'to-' + kind, '--yes', '--speed-limit', '4M',
-                    '--timeout', '15', '--retry-for', '15')
+                    '--timeout', '30', '--retry-for', '30')
 
 
 def kill_sender(agent, sync):

@@ -162,7 +162,7 @@ def judge_all(share, inputs):
     run('modprobe', 'loop')
     with open(inputs) as f:
         lines = f.read().splitlines()
-    for line in lab.in_time(lines, share=6.5):
+    for line in lab.in_time(lines, share=6.75):
         shape, number, ended, path = line.split()
         shutil.rmtree(lab.LAB + '/sender', ignore_errors=True)
         run('cp', '-a', share + '/sender', lab.LAB + '/sender')
@@ -337,7 +337,7 @@ def take_flushes_away(recording):
     needed = [flush for flush in everything if flush.name not in NOT_NEEDED]
     expect('flushes of the data of both volumes', len({f.name for f in needed}) == 2,
            [flush.name for flush in everything])
-    for flush in lab.in_time(recording.rng.sample(needed, len(needed))):
+    for flush in lab.in_time(recording.rng.sample(needed, len(needed)), share=1.125):
         wrong = is_needed(recording, flush)
         played += 1
         found += wrong is not None
