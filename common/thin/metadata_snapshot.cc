@@ -91,6 +91,12 @@ absl::StatusOr<bool> IsReleased(MetadataReader& reader, uint64_t held_root,
          now.device_details_root != held.device_details_root;
 }
 
+// What the kernel could not commit may be on the disk nevertheless.
+bool HoldsNone(const PoolTarget& pool) {
+  const absl::StatusOr<PoolStatus> status = ReadPoolStatus(pool);
+  return status.ok() && !status->failed && !status->held_root;
+}
+
 // Through a metadata snapshot that lies at `held_root`. It must be there still
 // at the end.
 absl::Status ReadHeld(const MetadataSource& source, const PoolStatus& status,
@@ -278,7 +284,9 @@ absl::StatusOr<std::unique_ptr<MetadataSnapshot>> MetadataSnapshot::Take(
   }));
   SNAPSYNC_RETURN_IF_ERROR(note->Write(0, *superblock));
   if (const absl::Status taken = ReserveMetadataSnapshot(pool); !taken.ok()) {
-    SNAPSYNC_RETURN_IF_ERROR(note->Clear());
+    if (ReasonOf(taken) != Reason::kTargetUnsuitable || HoldsNone(pool)) {
+      SNAPSYNC_RETURN_IF_ERROR(note->Clear());
+    }
     return taken;
   }
   // From here on it is released whatever happens.

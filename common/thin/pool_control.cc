@@ -149,6 +149,20 @@ absl::Status SendMessage(const PoolTarget& pool, const char* message) {
   return RunTask(task, absl::StrCat("pool ", pool.device.name, ": ", message));
 }
 
+// The kernel commits the pool behind a message, but doesn't tell when it can't:
+// it takes the change back, and the pool is only read from then on.
+absl::Status ChangeMetadata(const PoolTarget& pool, const char* message) {
+  SNAPSYNC_RETURN_IF_ERROR(SendMessage(pool, message));
+  SNAPSYNC_ASSIGN_OR_RETURN(const PoolStatus status, ReadPoolStatus(pool));
+  if (!status.failed && !status.needs_check && status.mode != "ro") {
+    return absl::OkStatus();
+  }
+  return Error(Reason::kTargetUnsuitable,
+               absl::StrCat("pool ", pool.device.name, ": ", message,
+                            ": the kernel could not write that to the pool's "
+                            "metadata; docs/operating.md has what to do"));
+}
+
 // A kernel without device-mapper has no live pools.
 bool KernelHasDeviceMapper() {
   std::ifstream misc("/proc/misc");
@@ -316,11 +330,11 @@ absl::StatusOr<PoolStatus> ReadPoolStatus(const PoolTarget& pool) {
 }
 
 absl::Status ReserveMetadataSnapshot(const PoolTarget& pool) {
-  return SendMessage(pool, "reserve_metadata_snap");
+  return ChangeMetadata(pool, "reserve_metadata_snap");
 }
 
 absl::Status ReleaseMetadataSnapshot(const PoolTarget& pool) {
-  return SendMessage(pool, "release_metadata_snap");
+  return ChangeMetadata(pool, "release_metadata_snap");
 }
 
 std::optional<LvmUuids> ParseLvmUuid(std::string_view device_mapper_uuid) {

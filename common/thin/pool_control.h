@@ -80,8 +80,9 @@ absl::StatusOr<uint64_t> ReadMappedBytes(DeviceNumber number);
 
 absl::StatusOr<PoolStatus> ReadPoolStatus(const PoolTarget& pool);
 
-// Messages to the pool. kBusy: a metadata snapshot exists already.
-// kTargetUnsuitable: the pool is read-only.
+// Messages to the pool; durable when they return OK. kBusy: a metadata snapshot
+// exists already. kTargetUnsuitable: the pool is read-only, or became so in
+// this; it then may have been done or not.
 absl::Status ReserveMetadataSnapshot(const PoolTarget& pool);
 absl::Status ReleaseMetadataSnapshot(const PoolTarget& pool);
 

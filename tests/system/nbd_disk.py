@@ -66,8 +66,9 @@ class Disk(threading.Thread):
         """No operation fails from here on. Returns the operations since begin(), and that
         which failed first (None: none did)."""
         with self.lock:
-            self.which, found = lambda operation: False, (self.operations, self.failed)
-            self.fault = None
+            found = self.operations, self.failed
+            self.operations, self.failed = [], None
+            self.which, self.fault = lambda operation: False, None
             return found
 
     def run(self):
