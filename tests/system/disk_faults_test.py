@@ -146,15 +146,13 @@ def main():
     # Each fault once, then each where it was not yet.
     cases = [(ON[(number + turn) % 2], fault) for turn in range(2)
              for number, fault in enumerate(FAULTS)]
-    played = 0
-    for number in lab.in_time(rng.sample(range(CASES), CASES), share=3.75):
+    for number in rng.sample(range(CASES), CASES):
         kind, fault = cases[number % len(cases)]
         disk = thin_disk if kind == 'thin' else block_disk
         target = REPLICA if kind == 'thin' else block_disk.path
         play(number, kind, fault, disk, target, agent)
-        played += 1
     agent.stop()
-    lab.report('disks that lie, fail, vanish or are slow', played, lab.failures)
+    lab.report('disks that lie, fail, vanish or are slow', CASES, lab.failures)
     lab.finish()
 
 
