@@ -15,8 +15,7 @@ namespace {
 
 constexpr char kGuardPayload[] = "snapsync/guard";
 constexpr char kRepair[] =
-    "nothing is sent: repair the pool (deactivate it, then lvconvert --repair) "
-    "and then compare both sides in full";
+    "nothing is sent: docs/operating.md has how the pool is checked";
 constexpr char kAnotherMethod[] = "send in full, or compare both sides by hash";
 constexpr char kNewSnapshot[] = "make a new snapshot and send that";
 
