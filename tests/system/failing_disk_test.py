@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-# system-test: guest --mem 512M --timeout 20000 --disk :1G --scratch /var/lib/snapsync-lab:2G
-"""The k-th write, read or flush of the disk below the receiving pool fails (nbd_disk.py),
-whether the agent, LVM or dm-thin asked for it: once, or that and all later ones of its
-kind; of a write half may be there, and a flush may lose what was written. The target is
-the old or the new generation, and what succeeded is there; the next sync ends equal, and
-leaves nothing behind. A pool whose metadata could not be written, and any after a disk
-has lost what it had said was written, has to be activated again before, by the operator.
+# system-test: guest --mem 512M --timeout 20000 --scratch /var/lib/snapsync-lab:3G
+"""The k-th write, read or flush of the disk below the sending or the receiving pool fails
+(nbd_disk.py), whether the program, LVM or dm-thin asked for it: once, or that and all
+later ones of its kind; of a write half may be there, and a flush may lose what was
+written. The source is what it was, the target the old or the new generation, and what
+succeeded is there; the next sync ends equal, and leaves nothing behind. A pool whose
+metadata could not be written, and any after a disk has lost what it had said was written,
+has to be activated again before, by the operator.
 
   SNAPSYNC_CASES=N    how many (40; each operation in each way with SNAPSYNC_LONG)
   SNAPSYNC_SEED=S
@@ -25,22 +26,24 @@ from nbd_disk import FLUSH, LOST, READ, WRITE
 from place import HIDDEN
 
 CASES = 40
-GROUP, DISK, BACKING = 'nas2', '/dev/nbd0', lab.LAB + '/disk'
+SOURCE, TARGET = 'nas1', 'nas2'
+DISKS = {SOURCE: '/dev/nbd0', TARGET: '/dev/nbd1'}
 # The end of where LVM writes where its newest metadata lie, and of that write: it does so
 # twice each time that it changes them.
 LVM_HEADER = 4096 + 512
-# The `nth` operation of that kind in that area, behind so many writes of LVM's header;
-# said: what the agent says of it, then or when it goes on.
-Case = collections.namedtuple('Case', 'kind area nth fault behind said', defaults=[0, ''])
+# The `nth` operation of that kind in that area of the group, behind so many writes of LVM's
+# header; said: what the agent says of it, then or when it goes on.
+Case = collections.namedtuple('Case', 'group kind area nth fault behind said',
+                              defaults=[0, ''])
 
 
 class Areas:
     """What of the group an operation is about."""
 
-    def __init__(self):
+    def __init__(self, group):
         self.areas = []
         for name in ('pool_tmeta', 'pool_tdata'):
-            _, size, _, _, first = run('dmsetup', 'table', '%s-%s' % (GROUP, name)).split()
+            _, size, _, _, first = run('dmsetup', 'table', '%s-%s' % (group, name)).split()
             self.areas.append((name, int(first) * 512, (int(first) + int(size)) * 512))
 
     def name(self, operation):
@@ -86,13 +89,14 @@ def seen_at_last(place):
     return seen
 
 
-def run_case(place, disk, case):
+def run_case(place, disks, case):
     """Violations, how many operations there were of that kind in that area, whether the
     one was reached, and what it took to go on."""
     bad = kills.Violations()
     place.prepare(volumes_place.UPDATE)
     old, new, number = place.old(), place.new(), place.number
-    areas = Areas()  # they move when a pool is repaired
+    group, disk = case.group, disks[case.group]
+    areas = Areas(group)  # they move when a pool is repaired
     logged = len(place.agent.log())
     disk.begin(areas.reached(case), case.fault)
     result = place.start().wait()
@@ -100,19 +104,23 @@ def run_case(place, disk, case):
     if failed is None:
         bad.unless(result.code == 0, 'nothing failed but the sync', result)
     if result.code != 0:
-        bad.unless(result.code in (lab.IO, lab.TARGET_UNSUITABLE) and result['error'],
-                   'the error', result)
+        known = (lab.IO, lab.TARGET_UNSUITABLE)
+        if group == SOURCE and 'G1: state of the pool' in (result['error'] or ''):
+            known = (lab.BASE_MISMATCH,)
+        bad.unless(result.code in known and result['error'], 'the error', result)
     if case.behind and failed:
         bad.unless(result.code == lab.TARGET_UNSUITABLE,
                    'the kernel gave the pool up in the commit', result)
     bad.unless(place.agent.process.poll() is None, 'the agent has ended')
     taken = ''
-    if not runbook.pool_is_well(GROUP) or (failed and case.fault == LOST):
+    if not runbook.pool_is_well(group) or (failed and case.fault == LOST):
         place.agent.stop()
-        run('vgchange', '-qq', '-an', GROUP)
-        taken = ('activated ' + runbook.bring_up(GROUP, DISK, place.target)).strip()
-        bad.unless(runbook.pool_is_well(GROUP), 'the pool is not well by that')
+        run('vgchange', '-qq', '-an', group)
+        volume = place.src if group == SOURCE else place.target
+        taken = ('activated ' + runbook.bring_up(group, DISKS[group], volume)).strip()
+        bad.unless(runbook.pool_is_well(group), 'the pool is not well by that')
         place.agent.start()
+    bad.unless(place.new() == new, 'the source has changed')
     seen = seen_at_last(place)
     bad.unless(seen in (old, new), 'neither old nor new')
     bad.unless(result.code != 0 or seen == new, 'a success, but the target is not new')
@@ -128,11 +136,12 @@ def run_case(place, disk, case):
 
 
 def went_wrong(operations, areas):
-    """A commit was acknowledged though the kernel had given the pool up in the merge: LVM
-    is not told when what it asked for can't be written. It is the last run but one of
-    writes to the pool's metadata; behind it an old generation is removed. How many
-    writes come before differs from sync to sync, how often LVM changes its metadata
-    does not in one that is like the sync that was counted: so this case comes first.
+    """Of the receiving pool. A commit was acknowledged though the kernel had given the
+    pool up in the merge: LVM is not told when what it asked for can't be written. It is
+    the last run but one of writes to the pool's metadata; behind it an old generation is
+    removed. How many writes come before differs from sync to sync, how often LVM changes
+    its metadata does not in one that is like the sync that was counted: so this case
+    comes first.
 
     Metadata that could not be read were said to be somebody else's doing.
 
@@ -146,20 +155,37 @@ def went_wrong(operations, areas):
     headers = sum(map(is_header, writes[:runs[-2]]))
     if not headers:
         raise RuntimeError('no write of the header of LVM: %s' % writes)
-    return [Case(WRITE, 'pool_tmeta', 2, nbd_disk.EIO, headers),
-            Case(READ, 'pool_tmeta', 10, nbd_disk.FOR_GOOD),
-            Case(WRITE, 'pool_tmeta', 7, nbd_disk.EIO,
+    return [Case(TARGET, WRITE, 'pool_tmeta', 2, nbd_disk.EIO, headers),
+            Case(TARGET, READ, 'pool_tmeta', 10, nbd_disk.FOR_GOOD),
+            Case(TARGET, WRITE, 'pool_tmeta', 7, nbd_disk.EIO,
                  said='that an interrupted run left behind')]
 
 
 def choose(rng, counted, first):
     """What once went wrong, and the others in turn by what is asked for."""
-    groups = [[Case(kind, area, nth, fault) for nth in range(1, count + 1)]
-              for (kind, area), count in counted.items() for fault in nbd_disk.FAULTS[kind]]
-    turns = [kills.shuffled(rng, cases) for cases in kills.shuffled(rng, groups)]
+    alike = [[Case(group, kind, area, nth, fault) for nth in range(1, count + 1)]
+             for group in DISKS for (kind, area), count in counted[group].items()
+             for fault in nbd_disk.FAULTS[kind]]
+    turns = [kills.shuffled(rng, cases) for cases in kills.shuffled(rng, alike)]
     everything = [cases[turn] for turn in range(max(map(len, turns))) for cases in turns
                   if turn < len(cases)]
     return kills.limit(rng, everything) or [*first, *everything][:CASES]
+
+
+def count(place, disks):
+    """What each disk of a sync was asked for, and what once went wrong in one like it."""
+    place.prepare(volumes_place.UPDATE)
+    areas = {group: Areas(group) for group in disks}
+    for disk in disks.values():
+        disk.begin()
+    place.number = place.sync()['number']
+    operations = {group: disk.end()[0] for group, disk in disks.items()}
+    counted = {group: areas[group].count(operations[group]) for group in disks}
+    for group in disks:
+        print('a sync: %s: %s' % (group, ', '.join(
+            '%d %ss of %s' % (times, kind, area)
+            for (kind, area), times in sorted(counted[group].items()))))
+    return counted, went_wrong(operations[TARGET], areas[TARGET])
 
 
 def main():
@@ -167,29 +193,22 @@ def main():
     rng = random.Random(seed)
     volumes_place.steps.build()
     lab.make_certificates(lab.PKI, 'nas1', 'nas2')
-    disk = nbd_disk.Disk(DISK, BACKING, 1024 * MIB)
-    place = volumes_place.Volumes(rng, disks=('/dev/ubda', DISK))
-    place.prepare(volumes_place.UPDATE)
-    areas = Areas()
-    disk.begin()
-    place.number = place.sync()['number']
-    operations, _ = disk.end()
-    counted = areas.count(operations)
-    print('a sync: %s' % ', '.join('%d %ss of %s' % (count, kind, area)
-                                   for (kind, area), count in sorted(counted.items())))
+    disks = {group: nbd_disk.Disk(device, '%s/%s' % (lab.LAB, group), 1024 * MIB)
+             for group, device in DISKS.items()}
+    place = volumes_place.Volumes(rng, disks=DISKS.values())
     needed, missed, wrong, played = collections.Counter(), 0, 0, 0
-    for case in lab.in_time(choose(rng, counted, went_wrong(operations, areas)), share=1.125):
+    for case in lab.in_time(choose(rng, *count(place, disks)), share=1.125):
         for _ in range(kills.TRIES):
-            bad, count, reached, taken = run_case(place, disk, case)
+            bad, times, reached, taken = run_case(place, disks, case)
             if bad or reached:
                 break
             # How many there are differs a little: the kernel merges some.
-            case = case._replace(nth=max(1, min(case.nth, count)))
+            case = case._replace(nth=max(1, min(case.nth, times)))
         played += 1
         missed += not reached
         needed[taken or 'nothing'] += 1
-        expect('%s %d of %s%s: %s%s%s' % (
-            case.kind, case.nth, case.area,
+        expect('%s: %s %d of %s%s: %s%s%s' % (
+            case.group, case.kind, case.nth, case.area,
             ' behind %d headers of LVM' % case.behind if case.behind else '', case.fault,
             '' if reached else ' (not reached)', ', then ' + taken if taken else ''),
                not bad, '; '.join(bad))
