@@ -284,7 +284,7 @@ absl::StatusOr<std::unique_ptr<MetadataSnapshot>> MetadataSnapshot::Take(
   }));
   SNAPSYNC_RETURN_IF_ERROR(note->Write(0, *superblock));
   if (const absl::Status taken = ReserveMetadataSnapshot(pool); !taken.ok()) {
-    if (ReasonOf(taken) != Reason::kTargetUnsuitable || HoldsNone(pool)) {
+    if (ReasonOf(taken) == Reason::kBusy || HoldsNone(pool)) {
       SNAPSYNC_RETURN_IF_ERROR(note->Clear());
     }
     return taken;

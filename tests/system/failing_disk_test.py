@@ -13,6 +13,7 @@ has to be activated again before, by the operator.
   SNAPSYNC_SEED=S
 """
 import collections
+import os
 import random
 import time
 
@@ -94,6 +95,8 @@ def run_case(place, disks, case):
     one was reached, and what it took to go on."""
     bad = kills.Violations()
     place.prepare(volumes_place.UPDATE)
+    with open(place.src, 'rb') as f:
+        os.fsync(f.fileno())  # a discard, which a pool that is given up would take back
     old, new, number = place.old(), place.new(), place.number
     group, disk = case.group, disks[case.group]
     areas = Areas(group)  # they move when a pool is repaired
