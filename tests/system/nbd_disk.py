@@ -20,8 +20,8 @@ EIO, SHORT, LOST = 'EIO', 'short', 'lost'
 FOR_GOOD = 'EIO for good'  # that one and each later one of its kind
 FAULTS = {READ: [EIO, FOR_GOOD], WRITE: [EIO, SHORT, FOR_GOOD], FLUSH: [EIO, LOST, FOR_GOOD]}
 
-# Bytes. A flush has no place.
-Operation = collections.namedtuple('Operation', 'kind place size')
+# Bytes; data: of a write. A flush has no place.
+Operation = collections.namedtuple('Operation', 'kind place size data')
 
 # linux/nbd.h: requests to the driver, what the disk can do, and what it is asked for.
 SET_SOCK, SET_BLKSIZE, DO_IT, SET_SIZE_BLOCKS, SET_FLAGS = (
@@ -78,7 +78,7 @@ class Disk(threading.Thread):
             kind = KINDS[number & 0xffff]
             data = self.receive(size) if kind == WRITE else b''
             with self.lock:
-                failed, answer = self.do(Operation(kind, place, size), data)
+                failed, answer = self.do(Operation(kind, place, size, data))
             self.socket.sendall(REPLY.pack(REPLY_MAGIC, 5 if failed else 0, handle) + answer)
 
     def receive(self, size):
@@ -87,10 +87,10 @@ class Disk(threading.Thread):
             raise EOFError('the kernel has closed its end')
         return data
 
-    def do(self, operation, data):
+    def do(self, operation):
         """Whether it fails, and what was read."""
         self.operations.append(operation)
-        kind, place, size = operation
+        kind, place, size, data = operation
         fails = self.failed is None and self.which(operation)
         if fails:
             self.failed = operation
