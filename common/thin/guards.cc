@@ -14,8 +14,6 @@ namespace snapsync {
 namespace {
 
 constexpr char kGuardPayload[] = "snapsync/guard";
-constexpr char kRepair[] =
-    "nothing is sent: docs/operating.md has how the pool is checked";
 constexpr char kAnotherMethod[] = "send in full, or compare both sides by hash";
 constexpr char kNewSnapshot[] = "make a new snapshot and send that";
 
@@ -134,16 +132,12 @@ absl::Status CheckPool(const Superblock& superblock,
         Guard::kPoolHealthy,
         absl::StrCat("state of the pool: found ", std::string(found),
                      ", expected a pool that is writable and needs no check: "
-                     "it may have lost writes; ",
-                     kRepair));
+                     "it may have lost writes; nothing is sent: "
+                     "docs/operating.md has how the pool is checked"));
   };
   if (superblock.needs_check) return unhealthy("needs_check in the superblock");
   if (status) {
-    if (status->failed) return unhealthy("a failed pool");
-    if (status->needs_check) return unhealthy("needs_check");
-    if (status->mode != "rw" && status->mode != "out_of_data_space") {
-      return unhealthy(absl::StrCat("mode ", status->mode));
-    }
+    if (const auto found = status->WhyReadOnly()) return unhealthy(*found);
   }
   if (superblock.time >= kTimeLimit) {
     return GuardRefusal(

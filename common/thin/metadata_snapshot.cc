@@ -91,7 +91,8 @@ absl::StatusOr<bool> IsReleased(MetadataReader& reader, uint64_t held_root,
          now.device_details_root != held.device_details_root;
 }
 
-// What the kernel could not commit may be on the disk nevertheless.
+// Whether it is certain that `pool` has no metadata snapshot: what the kernel
+// could not commit may be on the disk nevertheless.
 bool HoldsNone(const PoolTarget& pool) {
   const absl::StatusOr<PoolStatus> status = ReadPoolStatus(pool);
   return status.ok() && !status->failed && !status->held_root;

@@ -8,9 +8,9 @@
 //    that nobody writes and nobody deletes are immutable (docs/delta.md);
 //  - a metadata device at rest, or a file, as it is.
 //
-// A metadata snapshot that a crash of ours left behind is recognised by the
-// note that was written before it was taken, and released. Nobody else's is
-// touched.
+// A metadata snapshot that a crash of ours left behind, or that the kernel
+// could not release, is recognised by the note that was written before it was
+// taken, and released. Nobody else's is touched.
 #ifndef SNAPSYNC_COMMON_THIN_METADATA_SNAPSHOT_H_
 #define SNAPSYNC_COMMON_THIN_METADATA_SNAPSHOT_H_
 
@@ -55,7 +55,8 @@ class MetadataSnapshot {
 
   // Metadata block of its superblock.
   uint64_t held_root() const { return held_root_; }
-  // The destructor does the same, but can't tell.
+  // kTargetUnsuitable: the kernel can't write the pool's metadata; the note
+  // stays. The destructor does the same, but can't tell.
   absl::Status Release();
 
  private:

@@ -154,13 +154,13 @@ absl::Status SendMessage(const PoolTarget& pool, const char* message) {
 absl::Status ChangeMetadata(const PoolTarget& pool, const char* message) {
   SNAPSYNC_RETURN_IF_ERROR(SendMessage(pool, message));
   SNAPSYNC_ASSIGN_OR_RETURN(const PoolStatus status, ReadPoolStatus(pool));
-  if (!status.failed && !status.needs_check && status.mode != "ro") {
-    return absl::OkStatus();
-  }
-  return Error(Reason::kTargetUnsuitable,
-               absl::StrCat("pool ", pool.device.name, ": ", message,
-                            ": the kernel could not write that to the pool's "
-                            "metadata; docs/operating.md has what to do"));
+  const std::optional<std::string> found = status.WhyReadOnly();
+  if (!found) return absl::OkStatus();
+  return Error(
+      Reason::kTargetUnsuitable,
+      absl::StrCat("pool ", pool.device.name, ": ", message,
+                   ": the kernel could not write that to the pool's metadata (",
+                   *found, "); docs/operating.md has what to do"));
 }
 
 // A kernel without device-mapper has no live pools.

@@ -20,6 +20,13 @@ bool ParsePair(const std::string& word, uint64_t* used, uint64_t* total) {
 
 }  // namespace
 
+std::optional<std::string> PoolStatus::WhyReadOnly() const {
+  if (failed) return "a failed pool";
+  if (needs_check) return "needs_check";
+  if (mode != "rw" && mode != "out_of_data_space") return "mode " + mode;
+  return std::nullopt;
+}
+
 absl::StatusOr<PoolStatus> ParsePoolStatus(std::string_view line) {
   const std::vector<std::string> words = absl::StrSplit(
       absl::string_view(line.data(), line.size()), ' ', absl::SkipEmpty());

@@ -24,6 +24,10 @@ struct PoolStatus {
   std::optional<uint64_t> held_root;  // metadata block
   std::string mode;                   // "rw", "ro", "out_of_data_space"
   bool needs_check = false;
+
+  // Why the kernel writes no metadata of the pool ("needs_check"); nullopt: it
+  // does.
+  std::optional<std::string> WhyReadOnly() const;
 };
 
 // kIo for a line that has not the words a thin-pool target gives.

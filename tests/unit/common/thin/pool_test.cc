@@ -33,6 +33,16 @@ TEST(PoolStatus, OfAWritablePool) {
   EXPECT_EQ(status->mode, "rw");
   EXPECT_FALSE(status->needs_check);
   EXPECT_FALSE(status->failed);
+  EXPECT_EQ(status->WhyReadOnly(), std::nullopt);
+}
+
+TEST(PoolStatus, OfAPoolThatIsFullAndWhoseMetadataAreWritten) {
+  const auto status = ParsePoolStatus(
+      "5 172/1024 6400/6400 - out_of_data_space no_discard_passdown "
+      "queue_if_no_space - 1024");
+  ASSERT_TRUE(status.ok()) << status.status();
+  EXPECT_EQ(status->mode, "out_of_data_space");
+  EXPECT_EQ(status->WhyReadOnly(), std::nullopt);
 }
 
 TEST(PoolStatus, OfAReadOnlyPoolWithAMetadataSnapshotThatNeedsACheck) {
@@ -43,6 +53,7 @@ TEST(PoolStatus, OfAReadOnlyPoolWithAMetadataSnapshotThatNeedsACheck) {
   EXPECT_EQ(status->held_root, 39U);
   EXPECT_EQ(status->mode, "ro");
   EXPECT_TRUE(status->needs_check);
+  EXPECT_EQ(status->WhyReadOnly(), "needs_check");
 }
 
 TEST(PoolStatus, OfAFailedPool) {
@@ -50,6 +61,7 @@ TEST(PoolStatus, OfAFailedPool) {
     const auto status = ParsePoolStatus(line);
     ASSERT_TRUE(status.ok());
     EXPECT_TRUE(status->failed);
+    EXPECT_EQ(status->WhyReadOnly(), "a failed pool");
   }
 }
 
